@@ -1,0 +1,167 @@
+"""The words of the library, as types: what one part hands to the next.
+
+Conventions, stated once. Inputs are ``x: [batch, *spatial, channel]`` and activations are
+``a: [batch, *spatial, k]``; a network is the pair ``features: x -> a`` and
+``scores: (a, x) -> [batch, classes]``. Every explained scalar is a log-score ``u``, ``Y = e^u``
+(targets.py). An engine sees one example at a time: ``a: [*spatial, k]``, ``u(a): []``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from jax import Array
+
+LogScore = Callable[[Array], Array]
+"""One example's scalar ``u`` as a function of its activations ``a: [*spatial, k]``."""
+
+
+class Split(NamedTuple):
+    """A network cut at one layer into two pure functions.
+
+    ``features(x) -> a`` runs up to the layer and ``scores(a, x) -> [batch, classes]`` runs the
+    whole network with the layer's output replaced by ``a``, so that paths around the layer
+    (residual connections) are right. Both are `jax.tree_util.Partial`, or any callables: weights
+    held by a ``Partial`` are leaves of the split, and new weights of the same shape reuse the
+    compiled program; weights closed over by a plain function are constants of it.
+    """
+
+    features: Callable[[Array], Array]
+    scores: Callable[[Array, Array], Array]
+
+
+class LogDerivatives(NamedTuple):
+    """First, second and third derivative of ``u`` along each element of ``a``, shaped like ``a``."""
+
+    u1: Array
+    u2: Array
+    u3: Array
+
+
+class Derivatives(NamedTuple):
+    """The same three of ``Y``, with the positive factor ``Y`` (or its mean) divided out."""
+
+    d1: Array
+    d2: Array
+    d3: Array
+
+
+class Proof(NamedTuple):
+    """Whether an engine applies to a score, and the reason in words, either way."""
+
+    applies: bool
+    words: str
+
+
+class Prover(Protocol):
+    """``prove(log_score, a)``: does the engine apply? Traces, never computes; ``a`` may be abstract."""
+
+    def __call__(self, log_score: LogScore, a: Any, /) -> Proof: ...
+
+
+class Deriver(Protocol):
+    """``derive(log_score, a, chunk_size=...)``: the derivatives along every element of ``a``."""
+
+    def __call__(
+        self, log_score: LogScore, a: Array, /, *, chunk_size: int | None
+    ) -> LogDerivatives: ...
+
+
+class Engine(NamedTuple):
+    """One way to get the derivatives of ``u`` for every element of ``a``.
+
+    ``exact``: its result is the derivative, not an assumption about it. ``passes(n)``: how many
+    passes of the score it makes for ``n`` elements, which is what ``auto`` ranks by.
+    ``scaled``: whether sample weights ``e^u`` go with it (``power`` drops them).
+    """
+
+    name: str
+    exact: bool
+    prove: Prover
+    derive: Deriver
+    passes: Callable[[int], int]
+    scaled: bool = True
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Report:
+    """What was decided while tracing, in words. Static: it leaves ``jit`` as it is."""
+
+    engine: str
+    exact: bool
+    proof: str
+    notes: tuple[str, ...] = ()
+
+
+class Poles(NamedTuple):
+    """How close a map comes to the poles of ``alpha = 1 / r``; each ``[batch]``.
+
+    Over the elements with ``D1 > 0``, the only ones that enter a map: the smallest ``r``; and the
+    shares of the summed ``|alpha| D1`` from ``|1 / r| > 1`` (before any guard), from elements that
+    the guard changed (as weighted in the map), and from ``D2 < 0`` (as weighted in the map).
+    """
+
+    smallest_r: Array
+    share_large: Array
+    share_guarded: Array
+    share_concave: Array
+
+
+class Diagnostics(NamedTuple):
+    """What a reader needs to judge a map. ``None`` where nothing was computed to report.
+
+    ``effective_samples`` is (sum w)^2 / sum w^2; ``top_class_kept`` the share of noisy samples whose
+    top class is the clean image's; ``standard_error`` that of ``map``, per pixel; ``finite`` and
+    ``blank`` say of each image whether its map is free of NaN and infinity, and whether it is all
+    zero.
+    """
+
+    report: Report
+    poles: Poles | None
+    effective_samples: Array | None
+    top_class_kept: Array | None
+    standard_error: Array | None
+    finite: Array
+    blank: Array
+
+
+class CAM(NamedTuple):
+    """A class activation map and what belongs to it.
+
+    map: ``[batch, *spatial]`` at the layer's resolution, ``ReLU(signed)``, not normalised.
+    signed: the same before the ReLU, ``sum_k w_k A^k``.
+    weights: ``w_k: [batch, k]``, or ``[batch, *spatial, k]`` for methods that weigh each element.
+    scores: ``[batch, classes]`` of the clean input. target: ``[batch]``, the explained class.
+    """
+
+    map: Array
+    signed: Array
+    weights: Array
+    scores: Array
+    target: Array
+    diagnostics: Diagnostics
+
+
+class Weighting(Protocol):
+    """``weigh(derivatives, a)`` of one example: weights that broadcast to ``a``, and their poles."""
+
+    def __call__(self, derivatives: Derivatives, a: Array, /) -> tuple[Array, Poles | None]: ...
+
+
+class Smoothing(NamedTuple):
+    """How a method is averaged over noise; see `jaxcam.smooth`."""
+
+    num_samples: int
+    noise_level: Any
+    sample_weights: str
+
+
+class Method(NamedTuple):
+    """A CAM method: how derivatives become weights. ``order`` is the highest one that it needs."""
+
+    name: str
+    order: int
+    weigh: Weighting
+    smoothing: Smoothing | None = None
