@@ -32,19 +32,22 @@ class Split(NamedTuple):
 
 
 class LogDerivatives(NamedTuple):
-    """First, second and third derivative of ``u`` along each element of ``a``, shaped like ``a``."""
+    """First, second and third derivative of ``u`` along each element of ``a``, shaped like ``a``.
+
+    ``u2`` and ``u3`` are None where only the first was asked for (methods of order one).
+    """
 
     u1: Array
-    u2: Array
-    u3: Array
+    u2: Array | None
+    u3: Array | None
 
 
 class Derivatives(NamedTuple):
     """The same three of ``Y``, with the positive factor ``Y`` (or its mean) divided out."""
 
     d1: Array
-    d2: Array
-    d3: Array
+    d2: Array | None
+    d3: Array | None
 
 
 class Proof(NamedTuple):

@@ -1,0 +1,45 @@
+"""Piecewise affine scores: second and third derivatives are zero, the first is one gradient.
+
+ReLU, max-pool, convolutions, dense layers and BatchNorm in evaluation mode are all piecewise
+affine, so under ``exp_logit`` Grad-CAM++'s closed form is exact for any such network. The proof
+reads the jaxpr of the gradient (structure.py): where it depends on ``a`` through comparisons and
+selections alone, it is constant on each piece.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxcam.derivatives.refusal import first_nonlinear
+from jaxcam.derivatives.structure import Dependence, analyse
+from jaxcam.types import Engine, LogDerivatives, LogScore, Proof
+
+WORDS = {
+    Dependence.NONE: "affine: the gradient does not depend on the activations at all",
+    Dependence.FLAT: "piecewise affine: the gradient depends on the activations only through "
+    "comparisons and selections",
+}
+
+
+def prove(log_score: LogScore, a: Any) -> Proof:
+    """Prove ``u2 = u3 = 0`` from the jaxpr of the gradient."""
+    try:
+        gradient = analyse(log_score, a).gradient
+    except (TypeError, ValueError, NotImplementedError) as error:
+        return Proof(False, f"the gradient cannot be traced: {str(error).splitlines()[0]}")
+    if gradient in WORDS:
+        return Proof(True, WORDS[gradient])
+    culprit = first_nonlinear(jax.make_jaxpr(log_score)(a))
+    return Proof(False, f"not proved piecewise affine: {culprit}")
+
+
+def derive(log_score: LogScore, a: Array, *, chunk_size: int | None = None) -> LogDerivatives:
+    """Take one gradient; the rest is zero by the proof."""
+    del chunk_size  # one pass has no chunks
+    u1 = jax.grad(log_score)(a)
+    return LogDerivatives(u1, jnp.zeros_like(u1), jnp.zeros_like(u1))
+
+
+ENGINE = Engine("affine", exact=True, prove=prove, derive=derive, passes=lambda n: 1)

@@ -1,0 +1,23 @@
+"""The first derivative alone, for methods that need no other: one gradient, always exact."""
+
+from typing import Any
+
+import jax
+from jax import Array
+
+from jaxcam.types import Engine, LogDerivatives, LogScore, Proof
+
+
+def prove(log_score: LogScore, a: Any) -> Proof:
+    """Apply to anything: a gradient needs no condition."""
+    del log_score, a
+    return Proof(True, "one gradient: the method uses no higher derivative")
+
+
+def derive(log_score: LogScore, a: Array, *, chunk_size: int | None = None) -> LogDerivatives:
+    """Take one gradient, and leave the others out."""
+    del chunk_size  # one pass has no chunks
+    return LogDerivatives(jax.grad(log_score)(a), None, None)
+
+
+ENGINE = Engine("gradient", exact=True, prove=prove, derive=derive, passes=lambda n: 1)

@@ -1,0 +1,188 @@
+"""What a jaxpr proves about a score, without computing anything.
+
+Two questions are asked of the gradient of ``u``, traced once. How does it depend on ``A``
+(`Dependence`)? If through comparisons and selections alone, ``u`` is piecewise affine and
+``u2 = u3 = 0``. And along which axes is it constant (`constant_axes`)?
+
+Soundness: an operation without a rule passes on the strongest dependence of its inputs and no
+constant axis, so an unfamiliar one can only refuse a proof, never grant one. In particular
+``custom_jvp`` and ``custom_vjp`` calls are never looked into: their derivative is what their author
+wrote, not what their body shows.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+
+class Dependence(IntEnum):
+    """How a value depends on the activations, from not at all to differentiably."""
+
+    NONE = 0
+    FLAT = 1  # changes, but its derivative is zero wherever it exists: comparisons, rounding
+    VARYING = 2
+
+
+# Zero derivative wherever it exists; comparisons need no line, their result is boolean (_flat).
+FLAT_OPERATIONS = {"sign", "floor", "ceil", "round", "stop_gradient"}
+
+# Operations of which only some operands carry a derivative; the others select.
+CARRYING_OPERANDS = {
+    "select_n": slice(1, None),
+    "select_and_scatter_add": slice(0, 1),
+    "select_and_gather_add": slice(0, 1),
+}
+
+# Calls that are nothing but their body.
+INLINE_CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
+
+ELEMENTWISE = {
+    "add", "add_any", "sub", "mul", "div", "neg", "convert_element_type", "copy", "select_n",
+    "integer_pow", "exp", "log", "tanh", "logistic", "rsqrt", "sqrt", "max", "min", "sign", "abs",
+    "pow", "square", "erf", "stop_gradient", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not",
+}  # fmt: skip
+
+
+def body(closed: Any) -> Any:
+    """Return the plain jaxpr; from jax 0.12 on a closed jaxpr is its own."""
+    return getattr(closed, "jaxpr", closed)
+
+
+def inner(equation: Any) -> Any | None:
+    """Return the jaxpr of a call that is nothing but its body, else None."""
+    if equation.primitive.name not in INLINE_CALLS:
+        return None
+    jaxprs = [p for p in equation.params.values() if isinstance(p, core.Jaxpr | core.ClosedJaxpr)]
+    return body(jaxprs[0]) if len(jaxprs) == 1 else None
+
+
+def _interpret(jaxpr: Any, inputs: Sequence[Any], rule: Callable, literal: Any) -> list[Any]:
+    """Run an abstract interpretation: ``rule(equation, values) -> values``; calls are entered."""
+    known = dict(zip(jaxpr.invars, inputs, strict=True))
+
+    def read(atom: Any) -> Any:
+        return literal(atom) if isinstance(atom, core.Literal) else known.get(atom, literal(atom))
+
+    for equation in jaxpr.eqns:
+        values = [read(atom) for atom in equation.invars]
+        called = inner(equation)
+        outputs = (
+            rule(equation, values)
+            if called is None
+            else _interpret(called, values, rule, literal)
+        )
+        known.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _flat(level: Dependence) -> Dependence:
+    return min(level, Dependence.FLAT)
+
+
+def _dependence_rule(equation: Any, levels: list[Dependence]) -> list[Dependence]:
+    name = equation.primitive.name
+    strongest = max(levels, default=Dependence.NONE)
+    if name in FLAT_OPERATIONS:
+        return [_flat(strongest)]
+    if name in CARRYING_OPERANDS:
+        carried = max(levels[CARRYING_OPERANDS[name]])
+        return [max(carried, _flat(strongest))]
+    # Integers and booleans carry no derivative, except where their bits are read as a float again.
+    discrete = name != "bitcast_convert_type"
+    return [
+        _flat(strongest)
+        if discrete and not jnp.issubdtype(out.aval.dtype, jnp.inexact)
+        else strongest
+        for out in equation.outvars
+    ]
+
+
+def dependence(jaxpr: Any, inputs: Sequence[Dependence]) -> list[Dependence]:
+    """Say how each output depends on the activations, given how each input does."""
+    return _interpret(jaxpr, inputs, _dependence_rule, lambda _: Dependence.NONE)
+
+
+def _constant_rule(equation: Any, axes: list[frozenset[int]]) -> list[frozenset[int]]:
+    """Follow the axes along which a value is constant through one operation."""
+    name, params = equation.primitive.name, equation.params
+    shape = equation.outvars[0].aval.shape
+    if name == "broadcast_in_dim":
+        placed = params["broadcast_dimensions"]
+        kept = {placed[axis] for axis in axes[0]}
+        old = equation.invars[0].aval.shape
+        stretched = {placed[i] for i, size in enumerate(old) if size != shape[placed[i]]}
+        return [frozenset(kept | stretched | (set(range(len(shape))) - set(placed)))]
+    if name in ELEMENTWISE:
+        # A scalar operand is constant along every axis of the others.
+        ranked = [
+            known if atom.aval.shape == shape else frozenset(range(len(shape)))
+            for atom, known in zip(equation.invars, axes, strict=True)
+            if atom.aval.shape in (shape, ())
+        ]
+        return [frozenset.intersection(*ranked)] if len(ranked) == len(axes) else [frozenset()]
+    if name == "transpose":
+        return [frozenset(i for i, axis in enumerate(params["permutation"]) if axis in axes[0])]
+    if name in ("reshape", "squeeze", "expand_dims"):
+        return [_same_axes(equation.invars[0].aval.shape, shape, axes[0])]
+    return [frozenset() for _ in equation.outvars]
+
+
+def _same_axes(old: tuple[int, ...], new: tuple[int, ...], axes: frozenset[int]) -> frozenset[int]:
+    """Carry constant axes over a reshape that only adds or drops axes of size one."""
+    long_old = [i for i, size in enumerate(old) if size != 1]
+    long_new = [i for i, size in enumerate(new) if size != 1]
+    if [old[i] for i in long_old] != [new[i] for i in long_new]:
+        return frozenset()
+    moved = {b for a, b in zip(long_old, long_new, strict=True) if a in axes}
+    return frozenset(moved | {i for i, size in enumerate(new) if size == 1})
+
+
+def constant_axes(jaxpr: Any) -> list[frozenset[int]]:
+    """Give for each output the axes along which it is constant whatever the inputs are."""
+
+    def scalar_or_nothing(atom: Any) -> frozenset[int]:
+        size_one = (i for i, size in enumerate(atom.aval.shape) if size == 1)
+        return frozenset(size_one)
+
+    inputs = [scalar_or_nothing(var) for var in jaxpr.invars]
+    return _interpret(jaxpr, inputs, _constant_rule, scalar_or_nothing)
+
+
+class Structure(NamedTuple):
+    """What was proved of one score ``u(a, *context)`` and its gradient along ``a``.
+
+    score: how ``u`` depends on ``a``. gradient: how the gradient depends on ``a``; on_context:
+    on the rest (the network's input). pooled: the gradient is the same at every position.
+    """
+
+    score: Dependence
+    gradient: Dependence
+    on_context: Dependence
+    pooled: bool
+
+
+def analyse(score: Callable, a: Any, *context: Any) -> Structure:
+    """Trace ``u(a, *context)`` and its gradient along ``a``, and say what they show."""
+    none, varying = Dependence.NONE, Dependence.VARYING
+    forward = body(jax.make_jaxpr(score)(a, *context))
+    backward = body(jax.make_jaxpr(jax.grad(score))(a, *context))
+    others = [none] * (len(backward.invars) - 1)
+    (of_score,) = dependence(forward, [varying, *others])
+    (on_a,) = dependence(backward, [varying, *others])
+    (on_context,) = dependence(backward, [none, *(varying for _ in others)])
+    (axes,) = constant_axes(backward)
+    return Structure(of_score, on_a, on_context, axes >= frozenset(range(a.ndim - 1)))
+
+
+def operations(jaxpr: Any) -> set[str]:
+    """Name every operation in a jaxpr, those of its inner jaxprs included."""
+    names = set()
+    for equation in jaxpr.eqns:
+        names.add(equation.primitive.name)
+        for sub in core.jaxprs_in_params(equation.params):
+            names |= operations(body(sub))
+    return names
