@@ -2,11 +2,36 @@
 
 __version__ = "0.1.0"
 
+from jaxcam import methods, targets
+from jaxcam.cam import cam, smooth, smooth_grad_cam_pp
 from jaxcam.derivatives import (
     DerivativeCheck,
     check_derivatives,
     derivatives,
     log_derivatives,
 )
+from jaxcam.errors import JaxcamError, JaxcamWarning, NotProved
+from jaxcam.maps import normalize, upsample
+from jaxcam.types import CAM, Derivatives, Diagnostics, LogDerivatives, Split
 
-__all__ = ["DerivativeCheck", "check_derivatives", "derivatives", "log_derivatives"]
+__all__ = [
+    "CAM",
+    "DerivativeCheck",
+    "Derivatives",
+    "Diagnostics",
+    "JaxcamError",
+    "JaxcamWarning",
+    "LogDerivatives",
+    "NotProved",
+    "Split",
+    "cam",
+    "check_derivatives",
+    "derivatives",
+    "log_derivatives",
+    "methods",
+    "normalize",
+    "smooth",
+    "smooth_grad_cam_pp",
+    "targets",
+    "upsample",
+]

@@ -31,23 +31,29 @@ class Split(NamedTuple):
     scores: Callable[[Array, Array], Array]
 
 
-class LogDerivatives(NamedTuple):
-    """First, second and third derivative of ``u`` along each element of ``a``, shaped like ``a``.
+def held(function: Callable) -> jax.tree_util.Partial:
+    """Make a function something that `jit` takes as an argument: static, with its own leaves."""
+    is_held = isinstance(function, jax.tree_util.Partial)
+    return function if is_held else jax.tree_util.Partial(function)
 
-    ``u2`` and ``u3`` are None where only the first was asked for (methods of order one).
+
+class LogDerivatives(NamedTuple):
+    """First to third derivative of ``u`` along each element of ``a``, each shaped like ``a``.
+
+    Inside methods of order one, which never look at them, ``u2`` and ``u3`` are None.
     """
 
     u1: Array
-    u2: Array | None
-    u3: Array | None
+    u2: Array
+    u3: Array
 
 
 class Derivatives(NamedTuple):
     """The same three of ``Y``, with the positive factor ``Y`` (or its mean) divided out."""
 
     d1: Array
-    d2: Array | None
-    d3: Array | None
+    d2: Array
+    d3: Array
 
 
 class Proof(NamedTuple):
@@ -58,7 +64,7 @@ class Proof(NamedTuple):
 
 
 class Prover(Protocol):
-    """``prove(log_score, a)``: does the engine apply? Traces, never computes; ``a`` may be abstract."""
+    """``prove(log_score, a)``: does the engine apply? Traces only; ``a`` may be abstract."""
 
     def __call__(self, log_score: LogScore, a: Any, /) -> Proof: ...
 
@@ -90,11 +96,16 @@ class Engine(NamedTuple):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Report:
-    """What was decided while tracing, in words. Static: it leaves ``jit`` as it is."""
+    """What was decided while tracing, in words. Static: it leaves ``jit`` as it is.
+
+    ``noisy``: whether noisy samples were taken; without smoothing, and where noise is proved not to
+    matter, they are not.
+    """
 
     engine: str
     exact: bool
     proof: str
+    noisy: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -115,10 +126,10 @@ class Poles(NamedTuple):
 class Diagnostics(NamedTuple):
     """What a reader needs to judge a map. ``None`` where nothing was computed to report.
 
-    ``effective_samples`` is (sum w)^2 / sum w^2; ``top_class_kept`` the share of noisy samples whose
-    top class is the clean image's; ``standard_error`` that of ``map``, per pixel; ``finite`` and
-    ``blank`` say of each image whether its map is free of NaN and infinity, and whether it is all
-    zero.
+    ``effective_samples`` is (sum w)^2 / sum w^2; ``top_class_kept`` the share of noisy samples
+    whose top class is the clean image's; ``standard_error`` that of ``map``, per pixel; ``finite``
+    and ``blank`` say of each image whether its map is free of NaN and infinity, and whether it is
+    all zero.
     """
 
     report: Report
@@ -148,7 +159,7 @@ class CAM(NamedTuple):
 
 
 class Weighting(Protocol):
-    """``weigh(derivatives, a)`` of one example: weights that broadcast to ``a``, and their poles."""
+    """``weigh(derivatives, a)`` of one example: weights that broadcast to ``a``, and poles."""
 
     def __call__(self, derivatives: Derivatives, a: Array, /) -> tuple[Array, Poles | None]: ...
 

@@ -25,12 +25,11 @@ WORDS = {
 
 def prove(log_score: LogScore, a: Any) -> Proof:
     """Prove ``u2 = u3 = 0`` from the jaxpr of the gradient."""
-    try:
-        gradient = analyse(log_score, a).gradient
-    except (TypeError, ValueError, NotImplementedError) as error:
-        return Proof(False, f"the gradient cannot be traced: {str(error).splitlines()[0]}")
-    if gradient in WORDS:
-        return Proof(True, WORDS[gradient])
+    found = analyse(log_score, a)
+    if found.error:
+        return Proof(False, f"the gradient cannot be traced: {found.error}")
+    if found.gradient in WORDS:
+        return Proof(True, WORDS[found.gradient])
     culprit = first_nonlinear(jax.make_jaxpr(log_score)(a))
     return Proof(False, f"not proved piecewise affine: {culprit}")
 

@@ -55,8 +55,13 @@ def _cheapest(log_score: LogScore, a: Any) -> Choice:
     )
 
 
+def engine_named(name: str) -> Engine:
+    """Look an engine up by the name that a report carries."""
+    return next(e for e in (*ENGINES, gradient.ENGINE) if e.name == name)
+
+
 def _named(name: str, log_score: LogScore, a: Any) -> Choice:
-    engine = next(engine for engine in ENGINES if engine.name == name)
+    engine = engine_named(name)
     proof = engine.prove(log_score, a)
     if not proof.applies:
         serves = _cheapest(log_score, a).engine.name

@@ -29,13 +29,11 @@ def raw(log_derivatives: LogDerivatives, *, scale: Array | float = 1.0) -> Deriv
 
 
 def measured_in(log_derivatives: LogDerivatives, scale: Array | float) -> LogDerivatives:
-    """Divide the k-th derivative by ``scale^k``, one factor at a time: the power would underflow."""
+    """Divide the k-th by ``scale^k``, one factor at a time, since the power may underflow."""
     u1, u2, u3 = log_derivatives
-    return LogDerivatives(
-        u1 / scale,
-        None if u2 is None else u2 / scale / scale,
-        None if u3 is None else u3 / scale / scale / scale,
-    )
+    if u2 is None or u3 is None:
+        return LogDerivatives(u1 / scale, u2, u3)
+    return LogDerivatives(u1 / scale, u2 / scale / scale, u3 / scale / scale / scale)
 
 
 def unit(log_derivatives: LogDerivatives) -> Array:

@@ -47,9 +47,7 @@ def check_derivatives(
     log_score, a = in_single_precision(log_score, jnp.asarray(a))
     choice = choose(engine, log_score, a)
     derive = jax.jit(lambda a: choice.engine.derive(log_score, a, chunk_size=None))
-    chosen = jax.random.choice(
-        jax.random.key(seed), a.size, (min(samples, a.size),), replace=False
-    )
+    chosen = jax.random.choice(jax.random.key(seed), a.size, (min(samples, a.size),), replace=False)
     truth = jax.lax.map(jax.jit(lambda i: brute_force(log_score, a, i)), chosen)
     errors = [
         _largest_error(ours.reshape(-1)[chosen], theirs)

@@ -75,7 +75,9 @@ def in_single_precision(log_score: LogScore, a: Array) -> tuple[LogScore, Array]
 def _check(log_score: LogScore, a: Array) -> None:
     call = "log_derivatives"
     if not jnp.issubdtype(a.dtype, jnp.floating):
-        fail(call, needs="floating activations", got=a.dtype, remedy="Convert: a.astype('float32').")
+        fail(
+            call, needs="floating activations", got=a.dtype, remedy="Convert: a.astype('float32')."
+        )
     shape = getattr(jax.eval_shape(log_score, a), "shape", None)
     if shape != ():
         fail(

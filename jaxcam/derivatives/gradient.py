@@ -1,6 +1,6 @@
 """The first derivative alone, for methods that need no other: one gradient, always exact."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 from jax import Array
@@ -17,7 +17,8 @@ def prove(log_score: LogScore, a: Any) -> Proof:
 def derive(log_score: LogScore, a: Array, *, chunk_size: int | None = None) -> LogDerivatives:
     """Take one gradient, and leave the others out."""
     del chunk_size  # one pass has no chunks
-    return LogDerivatives(jax.grad(log_score)(a), None, None)
+    absent = cast(Array, None)
+    return LogDerivatives(jax.grad(log_score)(a), absent, absent)
 
 
 ENGINE = Engine("gradient", exact=True, prove=prove, derive=derive, passes=lambda n: 1)

@@ -16,6 +16,4 @@ def prove(log_score: LogScore, a: Any) -> Proof:
     return Proof(True, "assumed, not proved: D_k = g^k, powers of the gradient")
 
 
-ENGINE = Engine(
-    "power", exact=False, prove=prove, derive=derive, passes=lambda n: 1, scaled=False
-)
+ENGINE = Engine("power", exact=False, prove=prove, derive=derive, passes=lambda n: 1, scaled=False)

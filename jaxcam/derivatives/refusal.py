@@ -1,4 +1,4 @@
-"""Which operation stops a proof, and where in the model it is: words for a reader, never a proof."""
+"""Which operation stops a proof, and where in the model: words for a reader, never a proof."""
 
 from typing import Any
 

@@ -71,9 +71,7 @@ def _interpret(jaxpr: Any, inputs: Sequence[Any], rule: Callable, literal: Any) 
         values = [read(atom) for atom in equation.invars]
         called = inner(equation)
         outputs = (
-            rule(equation, values)
-            if called is None
-            else _interpret(called, values, rule, literal)
+            rule(equation, values) if called is None else _interpret(called, values, rule, literal)
         )
         known.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
@@ -156,22 +154,28 @@ class Structure(NamedTuple):
     """What was proved of one score ``u(a, *context)`` and its gradient along ``a``.
 
     score: how ``u`` depends on ``a``. gradient: how the gradient depends on ``a``; on_context:
-    on the rest (the network's input). pooled: the gradient is the same at every position.
+    on the rest (the network's input). pooled: the gradient is the same at every position, so that
+    the higher derivatives are too (u depends on sums over positions alone).
+    error: why the gradient could not be traced, in which case nothing is proved.
     """
 
-    score: Dependence
-    gradient: Dependence
-    on_context: Dependence
-    pooled: bool
+    score: Dependence = Dependence.VARYING
+    gradient: Dependence = Dependence.VARYING
+    on_context: Dependence = Dependence.VARYING
+    pooled: bool = False
+    error: str | None = None
 
 
 def analyse(score: Callable, a: Any, *context: Any) -> Structure:
     """Trace ``u(a, *context)`` and its gradient along ``a``, and say what they show."""
     none, varying = Dependence.NONE, Dependence.VARYING
     forward = body(jax.make_jaxpr(score)(a, *context))
-    backward = body(jax.make_jaxpr(jax.grad(score))(a, *context))
-    others = [none] * (len(backward.invars) - 1)
+    others = [none] * (len(forward.invars) - 1)
     (of_score,) = dependence(forward, [varying, *others])
+    try:
+        backward = body(jax.make_jaxpr(jax.grad(score))(a, *context))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        return Structure(of_score, error=str(error).splitlines()[0])
     (on_a,) = dependence(backward, [varying, *others])
     (on_context,) = dependence(backward, [none, *(varying for _ in others)])
     (axes,) = constant_axes(backward)

@@ -1,0 +1,124 @@
+"""The weighted mean of derivatives over noisy samples, in one pass and bounded memory.
+
+Sample ``n`` counts with ``w_n = e^{u_n}``, whose common factor cancels::
+
+    mean B = sum_n w_n B_n / sum_n w_n        w_n = e^{u_n - max u}
+
+accumulated as online softmax does, with a running maximum to which the sums are rescaled, so that
+``u = 1000`` neither overflows nor underflows.
+
+The sums are kept in a few groups of samples, which are independent of each other. Leaving one group
+out at a time gives the standard error of anything computed from the means (the delete-a-group
+jackknife; Busing, Meijer and van der Leeden 1999 for groups of unequal size).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxcam.types import Derivatives
+
+GROUPS = 16
+
+
+class Average(NamedTuple):
+    """Sums so far, one example. ``top: []``, the largest log-weight; the rest ``[groups, ...]``."""
+
+    top: Array
+    weight: Array
+    square: Array
+    kept: Array
+    sums: Derivatives
+
+
+class Sample(NamedTuple):
+    """What noisy samples add; leading axis ``[chunk]``. ``log_weight`` is ``-inf`` for padding."""
+
+    log_weight: Array
+    kept: Array
+    derivatives: Derivatives
+
+
+def start(like: Derivatives, dtype: jnp.dtype, num_samples: int) -> Average:
+    """Begin with no samples, for derivatives shaped ``like`` those of one example."""
+    groups = min(num_samples, GROUPS)
+    zeros = jax.tree.map(lambda v: jnp.zeros((groups, *v.shape), v.dtype), like)
+    nothing = jnp.zeros(groups, dtype)
+    return Average(jnp.array(jnp.finfo(dtype).min, dtype), nothing, nothing, nothing, zeros)
+
+
+def add(average: Average, samples: Sample, ids: Array) -> Average:
+    """Add a chunk of samples; sample ``n`` goes to group ``n mod groups``."""
+    groups = average.weight.shape[0]
+    # The running maximum only keeps numbers in range: it cancels, in derivatives too.
+    top = jax.lax.stop_gradient(jnp.maximum(average.top, samples.log_weight.max()))
+    shrink = jnp.exp(average.top - top)
+    weight = jnp.exp(samples.log_weight - top)
+    present = jnp.isfinite(samples.log_weight).astype(weight.dtype)
+    member = (ids[:, None] % groups == jnp.arange(groups)).astype(weight.dtype)
+
+    def collect(scaled: Array) -> Array:
+        # Full precision: accelerators round the factors of a product of matrices by default.
+        return jnp.tensordot(member, scaled, axes=((0,), (0,)), precision="highest")
+
+    def grow(total: Array, values: Array) -> Array:
+        return total * shrink + collect(_along(weight, values) * values)
+
+    return Average(
+        top=top,
+        weight=average.weight * shrink + collect(weight),
+        square=average.square * shrink**2 + collect(weight**2),
+        kept=average.kept + collect(present * samples.kept.astype(weight.dtype)),
+        sums=jax.tree.map(grow, average.sums, samples.derivatives),
+    )
+
+
+def mean(average: Average) -> Derivatives:
+    """Divide the sums of all groups by their weight."""
+    total = average.weight.sum()
+    return jax.tree.map(lambda sums: sums.sum(axis=0) / total, average.sums)
+
+
+def effective_samples(average: Average) -> Array:
+    """Give ``(sum w)^2 / sum w^2``: n where all samples count alike, 1 where one decides."""
+    return average.weight.sum() ** 2 / average.square.sum()
+
+
+def standard_error(
+    average: Average, statistic: Callable[[Derivatives], Array], num_samples: int
+) -> Array:
+    """Estimate the standard error of ``statistic(mean)`` from its values without each group.
+
+    With ``n`` samples, ``m_j`` of them in group ``j``, ``h_j = n / m_j``, ``t`` the statistic and
+    ``t_j`` its value without group ``j``, the pseudo-values ``p_j = h_j t - (h_j - 1) t_j`` give::
+
+        variance = 1/G sum_j (p_j - p)^2 / (h_j - 1)        p = G t - sum_j (1 - m_j / n) t_j
+    """
+    groups = average.weight.shape[0]
+    members = num_samples // groups + (jnp.arange(groups) < num_samples % groups)
+
+    def without(group: Array) -> Array:
+        others = (jnp.arange(groups) != group).astype(average.weight.dtype)
+        left = (others * average.weight).sum()
+        # A group that holds all the weight leaves nothing to compare with: its rest counts as zero.
+        safe = jnp.where(left > 0, left, 1)
+        return statistic(
+            jax.tree.map(
+                lambda sums: (_along(others, sums) * sums).sum(axis=0) / safe, average.sums
+            )
+        )
+
+    whole = statistic(mean(average))
+    others = jax.lax.map(without, jnp.arange(groups))
+    ratio = _along(num_samples / members.astype(whole.dtype), others)
+    pseudo = ratio * whole[None] - (ratio - 1) * others
+    centre = groups * whole - ((1 - 1 / ratio) * others).sum(axis=0)
+    return jnp.sqrt((((pseudo - centre[None]) ** 2) / (ratio - 1)).mean(axis=0))
+
+
+def _along(vector: Array, values: Array) -> Array:
+    """Shape ``[n]`` so that it multiplies ``[n, ...]``."""
+    return vector.reshape(-1, *(1,) * (values.ndim - 1))

@@ -1,0 +1,225 @@
+"""The traced program behind every map: clean pass, noisy samples, weights, map.
+
+`explain` is one function for one compiled call. Its three parts are functions of their own, so that
+a caller who wants to show progress can run the same program chunk by chunk:
+`begin` (the clean pass, and what can be proved), `step` (a chunk of samples), `finish` (the map).
+
+Everything is written for one example and mapped over the batch, so an image's result does not
+depend on its neighbours.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxcam import average as averages
+from jaxcam import maps, noise, targets
+from jaxcam.average import Average, Sample
+from jaxcam.derivatives.auto import engine_named
+from jaxcam.derivatives.bell import bell, raw, unit
+from jaxcam.derivatives.derive import in_single_precision
+from jaxcam.plan import Network, check_network, plan
+from jaxcam.targets import Target
+from jaxcam.types import CAM, Derivatives, Diagnostics, Method, Report, Smoothing, Split
+
+IMAGES_AT_ONCE = 16  # network passes in flight when no chunk size is given
+
+
+class Job(NamedTuple):
+    """The arrays of one call; everything here may change without compiling anew."""
+
+    split: Split
+    x: Array
+    target: Target
+    keys: Array | None
+    noise_level: Array
+    channels: Array | None = None
+    neurons: Array | None = None
+
+
+class Settings(NamedTuple):
+    """What the program is compiled for."""
+
+    method: Method
+    engine: str
+    chunk_size: int | None
+
+
+class Clean(NamedTuple):
+    """The clean pass. ``scale: [batch]`` is the unit of the derivatives (see `bell.unit`)."""
+
+    a: Array
+    scores: Array
+    target: Array
+    scale: Array
+    derivatives: Derivatives
+    report: Report
+
+
+def explain(job: Job, settings: Settings) -> CAM:
+    """Explain a batch in one traced program, noisy samples in a loop over chunks."""
+    clean = begin(job, settings)
+    if not clean.report.noisy:
+        return finish(job, settings, clean, None)
+
+    def body(average: Average, ids: Array) -> tuple[Average, None]:
+        return step(job, settings, clean, average, ids), None
+
+    ids = chunks(job, settings, clean)
+    total, _ = jax.lax.scan(body, initial(settings, clean), ids)
+    return finish(job, settings, clean, total)
+
+
+def begin(job: Job, settings: Settings) -> Clean:
+    """Run the clean input through the network, choose the engine, and differentiate once."""
+    check_network(job.split, job.x)
+    network = Network(job.split, job.target)
+    a = jax.vmap(network.features)(job.x)
+    scores = jax.vmap(network.scores)(a, job.x)
+    index = targets.resolve(job.target, scores)
+    report = plan(network, a, job.x, index, settings.method, settings.engine)
+
+    def one(a: Array, x: Array, index: Array) -> tuple[Derivatives, Array]:
+        found = _log_derivatives(network, settings, report, a, x, index)
+        scale = unit(found)
+        return _compose(job.target)(found, scale=scale), scale
+
+    derivatives, scale = _each(report, a)(one)(a, job.x, index)
+    return Clean(_widen(a), scores, index, scale, derivatives, report)
+
+
+def initial(settings: Settings, clean: Clean) -> Average:
+    """Start an average of no samples for every image."""
+    count = _smoothing(settings).num_samples
+    return jax.vmap(lambda like: averages.start(like, clean.a.dtype, count))(clean.derivatives)
+
+
+def chunks(job: Job, settings: Settings, clean: Clean) -> Array:
+    """Deal the sample numbers into chunks of equal size, ``[steps, chunk]``.
+
+    The last may run over: samples from ``num_samples`` on are padding and weigh nothing.
+    """
+    count = _smoothing(settings).num_samples
+    batch = job.x.shape[0]
+    chunk = settings.chunk_size or max(1, IMAGES_AT_ONCE // batch)
+    if not _one_pass(clean.report, clean.a):
+        chunk = 1  # such an engine fills a chunk with elements of one sample
+    steps = -(-count // min(chunk, count))
+    return jnp.arange(steps * -(-count // steps)).reshape(steps, -1)
+
+
+def step(job: Job, settings: Settings, clean: Clean, average: Average, ids: Array) -> Average:
+    """Take a chunk of noisy samples of every image and add them to its average."""
+    each = _each(clean.report, clean.a)
+
+    def image(average: Average, x: Array, key: Array, index: Array, *fixed: Array) -> Average:
+        def one(n: Array) -> Sample:
+            return _sample(job, settings, clean.report, x, key, n, index, *fixed)
+
+        return averages.add(average, each(one)(ids), ids)
+
+    top_class = jnp.argmax(clean.scores, axis=-1)
+    return each(image)(average, job.x, job.keys, clean.target, clean.scale, top_class)
+
+
+def finish(job: Job, settings: Settings, clean: Clean, average: Average | None) -> CAM:
+    """Turn the derivatives, averaged or clean, into weights, map and diagnostics."""
+    method = settings.method
+    # Derivatives are in units of 1 / scale, and so must be what they multiply.
+    a = jax.vmap(jnp.multiply)(clean.a, clean.scale)
+    mask = maps.neuron_mask(job.channels, job.neurons, a.shape)
+
+    def statistic(d: Derivatives, a: Array, mask: Array) -> Array:
+        return jax.nn.relu(maps.combine(method.weigh(d, a)[0], a, mask))
+
+    d = clean.derivatives if average is None else jax.vmap(averages.mean)(average)
+    weights, poles = jax.vmap(method.weigh)(d, a)
+    signed = jax.vmap(maps.combine)(weights, a, mask)
+    found = jax.nn.relu(signed)
+    pixels = tuple(range(1, found.ndim))
+    diagnostics = Diagnostics(
+        report=clean.report,
+        poles=poles,
+        effective_samples=None,
+        top_class_kept=None,
+        standard_error=None,
+        finite=jnp.isfinite(signed).all(axis=pixels),
+        blank=(found == 0).all(axis=pixels),
+    )
+    if average is not None:
+        diagnostics = diagnostics._replace(**_smoothed(settings, average, statistic, a, mask))
+    weights = jax.vmap(jnp.multiply)(weights, clean.scale)
+    return CAM(found, signed, weights, clean.scores, clean.target, diagnostics)
+
+
+def _smoothed(
+    settings: Settings, average: Average, statistic: Callable, a: Array, mask: Array
+) -> dict[str, Array | None]:
+    count = _smoothing(settings).num_samples
+
+    def error(average: Average, a: Array, mask: Array) -> Array:
+        return averages.standard_error(average, lambda d: statistic(d, a, mask), count)
+
+    return {
+        "effective_samples": jax.vmap(averages.effective_samples)(average),
+        "top_class_kept": average.kept.sum(axis=-1) / count,
+        "standard_error": jax.vmap(error)(average, a, mask) if count > 1 else None,
+    }
+
+
+def _sample(
+    job: Job, settings: Settings, report: Report, x: Array, key: Array, n: Array,
+    index: Array, scale: Array, top_class: Array,
+) -> Sample:  # fmt: skip
+    """Measure one noisy sample of one image."""
+    network = Network(job.split, job.target)
+    noisy = noise.sample(key, n, x, job.noise_level)
+    a = network.features(noisy)
+    scores = network.scores(a, noisy)
+    found = _log_derivatives(network, settings, report, a, noisy, index)
+    smoothing = _smoothing(settings)
+    weighted = smoothing.sample_weights == "exact" and engine_named(report.engine).scaled
+    u = _widen(job.target.log_score(scores, index))
+    log_weight = u if weighted and job.target.form.exponentiated else jnp.zeros_like(u)
+    return Sample(
+        log_weight=jnp.where(n < smoothing.num_samples, log_weight, -jnp.inf),
+        kept=jnp.argmax(scores) == top_class,
+        derivatives=_compose(job.target)(found, scale=scale),
+    )
+
+
+def _log_derivatives(
+    network: Network, settings: Settings, report: Report, a: Array, x: Array, index: Array
+) -> Any:
+    score, wide = in_single_precision(lambda a: network.log_score(a, x, index), a)
+    engine = engine_named(report.engine)
+    return engine.derive(score, wide, chunk_size=settings.chunk_size)
+
+
+def _compose(target: Target) -> Callable[..., Derivatives]:
+    return bell if target.form.exponentiated else raw
+
+
+def _each(report: Report, a: Array) -> Callable:
+    """Map over samples and images: at once, or one by one where the engine fills a chunk itself."""
+    if _one_pass(report, a):
+        return jax.vmap
+    return lambda function: lambda *args: jax.lax.map(lambda packed: function(*packed), args)
+
+
+def _one_pass(report: Report, a: Array) -> bool:
+    return engine_named(report.engine).passes(a[0].size) == 1
+
+
+def _smoothing(settings: Settings) -> Smoothing:
+    smoothing = settings.method.smoothing
+    if smoothing is None:
+        raise TypeError(f"{settings.method.name} is not smoothed")
+    return smoothing
+
+
+def _widen(value: Array) -> Array:
+    return value.astype(jnp.promote_types(value.dtype, jnp.float32))

@@ -1,0 +1,118 @@
+"""From weights and activations to a map, and from a map to a picture's resolution and range."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.core import Tracer
+
+from jaxcam.errors import fail
+
+
+def combine(weights: Array, a: Array, mask: Array | None = None) -> Array:
+    """Sum ``sum_k w_k (M * A)^k`` over feature maps, before any ReLU: ``[*spatial]``.
+
+    ``weights`` is ``[k]`` or shaped like ``a: [*spatial, k]``; ``mask`` broadcasts to ``a``. The
+    weights come from all positions whatever the mask, so that the maps of a partition of the
+    neurons sum to the layer's.
+    """
+    spread = jnp.broadcast_to(weights, a.shape)
+    masked = a if mask is None else jnp.where(mask, a, jnp.zeros_like(a))
+    return (spread * masked).sum(axis=-1)
+
+
+def upsample(map: Array, size: Sequence[int]) -> Array:
+    """Resize maps ``[batch, *spatial]`` to ``[batch, *size]`` linearly (half-pixel centres).
+
+    >>> import jax.numpy as jnp
+    >>> import jaxcam
+    >>> jaxcam.upsample(jnp.ones((1, 8, 8)), (224, 224)).shape
+    (1, 224, 224)
+    """
+    if len(size) != map.ndim - 1:
+        fail(
+            "upsample",
+            needs=f"a size of {map.ndim - 1} spatial axes for maps [batch, *spatial]",
+            got=f"size {tuple(size)} and maps of shape {map.shape}",
+            remedy="Leave the batch axis out of the size, and keep it in the maps.",
+        )
+    return jax.image.resize(map, (map.shape[0], *size), method="linear")
+
+
+def normalize(map: Array) -> Array:
+    """Stretch each map of ``[batch, *spatial]`` to the range 0 to 1; a constant map becomes 0.
+
+    >>> import jax.numpy as jnp
+    >>> import jaxcam
+    >>> print(jaxcam.normalize(jnp.array([[1.0, 2.0, 3.0], [4.0, 4.0, 4.0]])))
+    [[0.  0.5 1. ]
+     [0.  0.  0. ]]
+    """
+    axes = tuple(range(1, map.ndim))
+    low, high = map.min(axis=axes, keepdims=True), map.max(axis=axes, keepdims=True)
+    span = high - low
+    return (map - low) / jnp.where(span > 0, span, jnp.ones_like(span))
+
+
+def check_subset(channels: Any, neurons: Any) -> tuple[Array | None, Array | None]:
+    """Refuse subsets that are wrong for any layer; `neuron_mask` does the rest."""
+    remedy = "Leave it None to explain the whole layer."
+    if channels is not None:
+        channels = jnp.asarray(channels)
+        kind = channels.dtype == bool or jnp.issubdtype(channels.dtype, jnp.integer)
+        if channels.ndim != 1 or not kind:
+            got = f"{channels.dtype} of shape {channels.shape}"
+            fail("channels", needs="indices or booleans of one axis", got=got, remedy=remedy)
+        if _is_empty(channels):
+            fail("channels", needs="at least one feature map", got="none", remedy=remedy)
+    if neurons is not None:
+        neurons = jnp.asarray(neurons)
+        if neurons.dtype != bool:
+            fail("neurons", needs="booleans", got=neurons.dtype, remedy="Compare: mask > 0.")
+        if _is_empty(neurons):
+            fail("neurons", needs="at least one neuron", got="none", remedy=remedy)
+    return channels, neurons
+
+
+def neuron_mask(channels: Array | None, neurons: Array | None, shape: tuple[int, ...]) -> Array:
+    """Join the paper's two subset modes into one mask of ``shape``, that of ``a: [batch, ..., k]``.
+
+    channels: indices of feature maps, or booleans ``[k]``. neurons: booleans ``[*spatial, k]``, or
+    ``[batch, *spatial, k]``. None keeps all.
+    """
+    mask, count = jnp.ones(shape, bool), shape[-1]
+    if channels is not None:
+        if channels.dtype != bool:
+            channels = jnp.zeros(count, bool).at[channels].set(True, mode="drop")
+        if channels.shape != (count,):
+            got = f"booleans of shape {channels.shape}"
+            fail("channels", needs=f"booleans of shape ({count},)", got=got, remedy="Or indices.")
+        mask = mask & jnp.broadcast_to(channels, shape)
+    if neurons is not None:
+        if neurons.shape not in (shape, shape[1:]):
+            fail(
+                "neurons",
+                needs=f"a mask of shape {shape[1:]}, or {shape}",
+                got=f"shape {neurons.shape}",
+                remedy="The mask has the layer's shape: see jaxcam.layers.",
+            )
+        mask = mask & jnp.broadcast_to(neurons, shape)
+    return mask
+
+
+def check_channels(channels: Array | None, count: int) -> None:
+    """Refuse indices of feature maps that the layer does not have, where they are known."""
+    if channels is None or channels.dtype == bool or isinstance(channels, Tracer):
+        return
+    wrong = [int(k) for k in channels if not 0 <= k < count]
+    if wrong:
+        needs = f"feature maps from 0 to {count - 1}"
+        fail("channels", needs=needs, got=wrong, remedy="See jaxcam.layers for the layer's shape.")
+
+
+def _is_empty(chosen: Array) -> bool:
+    if chosen.size == 0:
+        return True
+    return chosen.dtype == bool and not isinstance(chosen, Tracer) and not bool(chosen.any())

@@ -1,0 +1,6 @@
+"""CAM methods, one file each: how derivatives become weights."""
+
+from jaxcam.methods.grad_cam import grad_cam
+from jaxcam.methods.grad_cam_pp import grad_cam_pp
+
+__all__ = ["grad_cam", "grad_cam_pp"]

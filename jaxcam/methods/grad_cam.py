@@ -1,0 +1,21 @@
+"""Grad-CAM (arXiv 1610.02391)."""
+
+import functools
+
+from jax import Array
+
+from jaxcam.types import Derivatives, Method
+
+
+@functools.cache
+def grad_cam() -> Method:
+    """Weigh each feature map by its mean gradient: ``w_k = mean_ij D1``.
+
+    The default target gives ``D1 = e^{S_c} g`` with the positive ``e^{S_c}`` divided out, so the
+    weights are those of the logit, the paper's scalar.
+    """
+    return Method("grad_cam", order=1, weigh=_weigh)
+
+
+def _weigh(d: Derivatives, a: Array) -> tuple[Array, None]:
+    return d.d1.mean(axis=tuple(range(a.ndim - 1))), None

@@ -1,0 +1,39 @@
+"""Grad-CAM++ (arXiv 1710.11063), and averaged over noise Smooth Grad-CAM++ (arXiv 1908.01224)."""
+
+import functools
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxcam.alphas import alphas, pole_shares
+from jaxcam.errors import fail
+from jaxcam.types import Derivatives, Method, Poles
+
+NUMERATORS = ("d2", "d1")
+POLES = ("bounded", "raw")
+
+
+@functools.cache
+def grad_cam_pp(*, numerator: str = "d2", poles: str = "bounded") -> Method:
+    """Weigh each feature map by its positive gradients, each by its alpha::
+
+        w_k = sum_ij alpha_ij ReLU(D1_ij)        alpha = D2 / (2 D2 + (sum A) D3)
+
+    numerator, poles: see `jaxcam.alphas.alphas`.
+    """
+    _check("numerator", numerator, NUMERATORS)
+    _check("poles", poles, POLES)
+    weigh = functools.partial(_weigh, numerator=numerator, poles=poles)
+    return Method("grad_cam_pp", order=3, weigh=weigh)
+
+
+def _weigh(d: Derivatives, a: Array, *, numerator: str, poles: str) -> tuple[Array, Poles]:
+    found = alphas(d, a, numerator=numerator, poles=poles)
+    weights = (found.alpha * jnp.maximum(d.d1, 0)).sum(axis=tuple(range(a.ndim - 1)))
+    return weights, pole_shares(found, d)
+
+
+def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        needs = " or ".join(map(repr, allowed))
+        fail("grad_cam_pp", needs=f"{name} {needs}", got=repr(value), remedy="See its docstring.")

@@ -1,0 +1,137 @@
+"""What is decided about a network before anything is computed: does the question make sense, which
+engine answers it, and what can be said of the answer without computing it.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxcam.derivatives.auto import Choice, choose
+from jaxcam.derivatives.structure import Dependence, Structure, analyse
+from jaxcam.errors import JaxcamError, fail
+from jaxcam.targets import Target
+from jaxcam.types import Method, Report, Split
+
+
+class Network(NamedTuple):
+    """One example's view of a split network and its target: no batch axis anywhere."""
+
+    split: Split
+    target: Target
+
+    def features(self, x: Array) -> Array:
+        """Give ``a: [*spatial, k]`` of one input."""
+        return self.split.features(x[None])[0]
+
+    def scores(self, a: Array, x: Array) -> Array:
+        """Give the scores ``[classes]`` of one input with the layer's output replaced by ``a``."""
+        return self.split.scores(a[None], x[None])[0]
+
+    def log_score(self, a: Array, x: Array, index: Array) -> Array:
+        """Give the explained scalar ``u``."""
+        return self.target.log_score(self.scores(a, x), index)
+
+
+NO_NOISE = (
+    "noise cannot change this map: the gradient depends neither on the activations nor on the "
+    "input, so every sample has the same derivatives"
+)
+POOLED = (
+    "alpha is constant over positions: the score sees the layer only through sums over positions "
+    "(global pooling), so alpha's spatial weighting does nothing here"
+)
+
+
+def plan(network: Network, a: Array, x: Array, index: Array, method: Method, engine: str) -> Report:
+    """Choose the engine for ``a: [batch, ...]`` and say what is proved, or refuse."""
+    one = jax.ShapeDtypeStruct(a.shape[1:], jnp.promote_types(a.dtype, jnp.float32))
+
+    def score(wide: Array, x: Array) -> Array:
+        return network.log_score(wide.astype(a.dtype), x, index[0]).astype(wide.dtype)
+
+    structure = analyse(score, one, x[0])
+    choice = choose(engine, lambda wide: score(wide, x[0]), one, order=method.order)
+    _check_question(structure, choice, network.target, method)
+    still = structure.gradient is structure.on_context is Dependence.NONE
+    return Report(
+        engine=choice.engine.name,
+        exact=choice.engine.exact,
+        proof=choice.proof.words,
+        noisy=method.smoothing is not None and not still,
+        notes=tuple(_notes(structure, choice, method, math.prod(one.shape), still=still)),
+    )
+
+
+def _notes(
+    structure: Structure, choice: Choice, method: Method, elements: int, *, still: bool
+) -> Iterator[str]:
+    yield from (f"auto passed over {refusal}" for refusal in choice.refused)
+    passes = choice.engine.passes(elements)
+    if passes > 1:
+        samples = method.smoothing.num_samples if method.smoothing and not still else 0
+        yield f"{passes} passes for each of {samples + 1} inputs (the clean one and the samples)"
+    if still and method.smoothing:
+        yield f"{NO_NOISE}; the noisy passes were skipped"
+    if structure.pooled and method.order > 1:
+        yield POOLED
+
+
+def _check_question(structure: Structure, choice: Choice, target: Target, method: Method) -> None:
+    if structure.score is not Dependence.VARYING:
+        fail(
+            method.name,
+            needs="a layer on whose values the score depends",
+            got="a score that does not depend on this layer"
+            + (" except through comparisons" if structure.score is Dependence.FLAT else ""),
+            remedy="Choose a layer on the way to the scores: see jaxcam.layers.",
+        )
+    if target.form.exponentiated or method.order == 1:
+        return
+    flat = structure.gradient is not Dependence.VARYING
+    if flat or not choice.engine.exact:
+        fail(
+            f"{method.name} with target {target.form.name!r}",
+            needs="second and third derivatives of the raw score",
+            got=choice.proof.words + ", so D2 = D3 = 0 and alpha is 0/0",
+            remedy="Use jaxcam.targets.exp_logit, the paper's scalar.",
+        )
+
+
+def check_network(split: Split, x: Array) -> None:
+    """Try the network on abstract input, and say what does not fit."""
+    batch = x.shape[0]
+    shape = f"x of shape {x.shape}"
+    try:
+        a = jax.eval_shape(split.features, x)
+        scores = jax.eval_shape(split.scores, a, x)
+    except JaxcamError:
+        raise
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise JaxcamError(
+            f"split: needs a network that runs on [batch, *spatial, channel]; got {shape}, on "
+            f"which it raised {type(error).__name__}: {first}. Check the rank and size of x."
+        ) from error
+    _check_array("features(x)", a, batch, "[batch, *spatial, k] with at least one spatial axis", 3)
+    _check_array("scores(a, x)", scores, batch, "[batch, classes]", 2)
+    if scores.ndim != 2:
+        fail("scores(a, x)", needs="[batch, classes]", got=scores.shape, remedy="Flatten them.")
+
+
+def _check_array(call: str, value: Any, batch: int, needs: str, rank: int) -> None:
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        fail(call, needs=f"one array {needs}", got=type(value).__name__, remedy="Pick one array.")
+    if len(shape) < rank or shape[0] != batch:
+        fail(
+            call,
+            needs=f"{needs}, batch {batch}",
+            got=f"shape {shape}",
+            remedy="Is x batched, and has the layer a spatial extent? See jaxcam.layers.",
+        )
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        fail(call, needs="floating values", got=value.dtype, remedy="Choose another layer.")
