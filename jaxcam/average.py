@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxcam.types import Derivatives
@@ -58,7 +59,7 @@ def add(average: Average, samples: Sample, ids: Array) -> Average:
     shrink = jnp.exp(average.top - top)
     weight = jnp.exp(samples.log_weight - top)
     present = jnp.isfinite(samples.log_weight).astype(weight.dtype)
-    member = (ids[:, None] % groups == jnp.arange(groups)).astype(weight.dtype)
+    member = (ids[:, None] % groups == jnp.arange(groups)[None]).astype(weight.dtype)
 
     def collect(scaled: Array) -> Array:
         # Full precision: accelerators round the factors of a product of matrices by default.
@@ -98,7 +99,7 @@ def standard_error(
         variance = 1/G sum_j (p_j - p)^2 / (h_j - 1)        p = G t - sum_j (1 - m_j / n) t_j
     """
     groups = average.weight.shape[0]
-    members = num_samples // groups + (jnp.arange(groups) < num_samples % groups)
+    members = np.bincount(np.arange(num_samples) % groups)
 
     def without(group: Array) -> Array:
         others = (jnp.arange(groups) != group).astype(average.weight.dtype)
@@ -113,7 +114,7 @@ def standard_error(
 
     whole = statistic(mean(average))
     others = jax.lax.map(without, jnp.arange(groups))
-    ratio = _along(num_samples / members.astype(whole.dtype), others)
+    ratio = _along(jnp.asarray(num_samples / members, whole.dtype), others)
     pseudo = ratio * whole[None] - (ratio - 1) * others
     centre = groups * whole - ((1 - 1 / ratio) * others).sum(axis=0)
     return jnp.sqrt((((pseudo - centre[None]) ** 2) / (ratio - 1)).mean(axis=0))

@@ -15,6 +15,7 @@ from jax.core import Tracer
 from jaxcam import explain, maps, noise
 from jaxcam.errors import JaxcamWarning, fail
 from jaxcam.methods import grad_cam_pp
+from jaxcam.precision import wide_dtype
 from jaxcam.targets import as_target, check_class
 from jaxcam.types import CAM, Method, Smoothing, Split, held
 
@@ -184,7 +185,7 @@ def cam(
 
 def _noise(method: Method, key: Array | None, x: Array) -> tuple[Array | None, Array, Method]:
     """Take the noise level out of the method: it is an array, and a new one compiles nothing."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = wide_dtype(x.dtype)
     smoothing = method.smoothing
     if smoothing is None:
         return None, jnp.zeros((), wide), method

@@ -22,6 +22,7 @@ from jaxcam.derivatives.auto import engine_named
 from jaxcam.derivatives.bell import bell, raw, unit
 from jaxcam.derivatives.derive import in_single_precision
 from jaxcam.plan import Network, check_network, plan
+from jaxcam.precision import widen
 from jaxcam.targets import Target
 from jaxcam.types import CAM, Derivatives, Diagnostics, Method, Report, Smoothing, Split
 
@@ -88,7 +89,7 @@ def begin(job: Job, settings: Settings) -> Clean:
         return _compose(job.target)(found, scale=scale), scale
 
     derivatives, scale = _each(report, a)(one)(a, job.x, index)
-    return Clean(_widen(a), scores, index, scale, derivatives, report)
+    return Clean(widen(a), scores, index, scale, derivatives, report)
 
 
 def initial(settings: Settings, clean: Clean) -> Average:
@@ -127,16 +128,10 @@ def step(job: Job, settings: Settings, clean: Clean, average: Average, ids: Arra
 
 def finish(job: Job, settings: Settings, clean: Clean, average: Average | None) -> CAM:
     """Turn the derivatives, averaged or clean, into weights, map and diagnostics."""
-    method = settings.method
-    # Derivatives are in units of 1 / scale, and so must be what they multiply.
-    a = jax.vmap(jnp.multiply)(clean.a, clean.scale)
+    method, a = settings.method, clean.a
     mask = maps.neuron_mask(job.channels, job.neurons, a.shape)
-
-    def statistic(d: Derivatives, a: Array, mask: Array) -> Array:
-        return jax.nn.relu(maps.combine(method.weigh(d, a)[0], a, mask))
-
     d = clean.derivatives if average is None else jax.vmap(averages.mean)(average)
-    weights, poles = jax.vmap(method.weigh)(d, a)
+    weights, poles = jax.vmap(method.weigh)(d, a, clean.scale)
     signed = jax.vmap(maps.combine)(weights, a, mask)
     found = jax.nn.relu(signed)
     pixels = tuple(range(1, found.ndim))
@@ -150,23 +145,29 @@ def finish(job: Job, settings: Settings, clean: Clean, average: Average | None) 
         blank=(found == 0).all(axis=pixels),
     )
     if average is not None:
-        diagnostics = diagnostics._replace(**_smoothed(settings, average, statistic, a, mask))
-    weights = jax.vmap(jnp.multiply)(weights, clean.scale)
+        diagnostics = diagnostics._replace(**_smoothed(settings, clean, average, mask))
     return CAM(found, signed, weights, clean.scores, clean.target, diagnostics)
 
 
 def _smoothed(
-    settings: Settings, average: Average, statistic: Callable, a: Array, mask: Array
+    settings: Settings, clean: Clean, average: Average, mask: Array
 ) -> dict[str, Array | None]:
+    """Report on the samples: how many counted, how many kept the class, how far the map is off."""
     count = _smoothing(settings).num_samples
 
-    def error(average: Average, a: Array, mask: Array) -> Array:
-        return averages.standard_error(average, lambda d: statistic(d, a, mask), count)
+    def error(average: Average, a: Array, scale: Array, mask: Array) -> Array:
+        def rectified(d: Derivatives) -> Array:
+            weights, _ = settings.method.weigh(d, a, scale)
+            return jax.nn.relu(maps.combine(weights, a, mask))
+
+        return averages.standard_error(average, rectified, count)
 
     return {
         "effective_samples": jax.vmap(averages.effective_samples)(average),
         "top_class_kept": average.kept.sum(axis=-1) / count,
-        "standard_error": jax.vmap(error)(average, a, mask) if count > 1 else None,
+        "standard_error": jax.vmap(error)(average, clean.a, clean.scale, mask)
+        if count > 1
+        else None,
     }
 
 
@@ -182,7 +183,7 @@ def _sample(
     found = _log_derivatives(network, settings, report, a, noisy, index)
     smoothing = _smoothing(settings)
     weighted = smoothing.sample_weights == "exact" and engine_named(report.engine).scaled
-    u = _widen(job.target.log_score(scores, index))
+    u = widen(job.target.log_score(scores, index))
     log_weight = u if weighted and job.target.form.exponentiated else jnp.zeros_like(u)
     return Sample(
         log_weight=jnp.where(n < smoothing.num_samples, log_weight, -jnp.inf),
@@ -219,7 +220,3 @@ def _smoothing(settings: Settings) -> Smoothing:
     if smoothing is None:
         raise TypeError(f"{settings.method.name} is not smoothed")
     return smoothing
-
-
-def _widen(value: Array) -> Array:
-    return value.astype(jnp.promote_types(value.dtype, jnp.float32))

@@ -13,6 +13,7 @@ from jax import Array
 from jaxcam.derivatives.auto import Choice, choose
 from jaxcam.derivatives.structure import Dependence, Structure, analyse
 from jaxcam.errors import JaxcamError, fail
+from jaxcam.precision import wide_dtype
 from jaxcam.targets import Target
 from jaxcam.types import Method, Report, Split
 
@@ -48,7 +49,7 @@ POOLED = (
 
 def plan(network: Network, a: Array, x: Array, index: Array, method: Method, engine: str) -> Report:
     """Choose the engine for ``a: [batch, ...]`` and say what is proved, or refuse."""
-    one = jax.ShapeDtypeStruct(a.shape[1:], jnp.promote_types(a.dtype, jnp.float32))
+    one = jax.ShapeDtypeStruct(a.shape[1:], wide_dtype(a.dtype))
 
     def score(wide: Array, x: Array) -> Array:
         return network.log_score(wide.astype(a.dtype), x, index[0]).astype(wide.dtype)

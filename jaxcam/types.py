@@ -159,9 +159,15 @@ class CAM(NamedTuple):
 
 
 class Weighting(Protocol):
-    """``weigh(derivatives, a)`` of one example: weights that broadcast to ``a``, and poles."""
+    """``weigh(derivatives, a, scale)`` of one example: weights that broadcast to ``a``, and poles.
 
-    def __call__(self, derivatives: Derivatives, a: Array, /) -> tuple[Array, Poles | None]: ...
+    The derivatives come with ``a`` measured in units of ``1 / scale`` (`bell.bell`): the k-th is
+    divided by ``scale^k``. ``a`` and the returned weights are in the network's own units.
+    """
+
+    def __call__(
+        self, derivatives: Derivatives, a: Array, scale: Array, /
+    ) -> tuple[Array, Poles | None]: ...
 
 
 class Smoothing(NamedTuple):

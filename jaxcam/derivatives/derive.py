@@ -7,6 +7,7 @@ from jax import Array
 from jaxcam.derivatives.auto import choose
 from jaxcam.derivatives.bell import bell
 from jaxcam.errors import fail
+from jaxcam.precision import widen
 from jaxcam.types import Derivatives, LogDerivatives, LogScore
 
 
@@ -67,9 +68,10 @@ def in_single_precision(log_score: LogScore, a: Array) -> tuple[LogScore, Array]
     The network itself still runs in the precision of ``a``.
     """
     half = a.dtype
-    if jnp.finfo(half).bits >= 32:
+    wide = widen(a)
+    if wide.dtype == half:
         return log_score, a
-    return lambda wide: log_score(wide.astype(half)).astype(jnp.float32), a.astype(jnp.float32)
+    return lambda a: widen(log_score(a.astype(half))), wide
 
 
 def _check(log_score: LogScore, a: Array) -> None:

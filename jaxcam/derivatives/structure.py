@@ -122,6 +122,11 @@ def _constant_rule(equation: Any, axes: list[frozenset[int]]) -> list[frozenset[
             if atom.aval.shape in (shape, ())
         ]
         return [frozenset.intersection(*ranked)] if len(ranked) == len(axes) else [frozenset()]
+    if name == "reduce_sum":
+        left = [
+            axis for axis in range(len(equation.invars[0].aval.shape)) if axis not in params["axes"]
+        ]
+        return [frozenset(i for i, axis in enumerate(left) if axis in axes[0])]
     if name == "transpose":
         return [frozenset(i for i, axis in enumerate(params["permutation"]) if axis in axes[0])]
     if name in ("reshape", "squeeze", "expand_dims"):

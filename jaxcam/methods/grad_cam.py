@@ -17,5 +17,5 @@ def grad_cam() -> Method:
     return Method("grad_cam", order=1, weigh=_weigh)
 
 
-def _weigh(d: Derivatives, a: Array) -> tuple[Array, None]:
-    return d.d1.mean(axis=tuple(range(a.ndim - 1))), None
+def _weigh(d: Derivatives, a: Array, scale: Array) -> tuple[Array, None]:
+    return d.d1.mean(axis=tuple(range(a.ndim - 1))) * scale, None

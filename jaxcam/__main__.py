@@ -1,0 +1,7 @@
+"""``python -m jaxcam`` is the console script ``jaxcam``."""
+
+import sys
+
+from jaxcam.cli import main
+
+sys.exit(main())

@@ -1,0 +1,130 @@
+"""A map over its image, as pixels. matplotlib is imported when something is drawn, and not before.
+
+`jaxcam.figures` makes whole figures, with titles and colour bars, from these pixels.
+"""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxcam import maps
+from jaxcam.errors import fail
+
+COLORMAP = "inferno"
+SLACK = 1e-4
+"""How far an image may leave 0..1, as rounding in low precision may bring it; it is clipped."""
+
+
+def overlay(
+    image: Any,
+    map: Any,
+    *,
+    alpha: float = 0.5,
+    colormap: str = COLORMAP,
+    size: Sequence[int] | None = None,
+) -> NDArray[np.uint8]:
+    """Blend a map over its image: uint8 ``[H, W, 3]``, to be saved or shown by anything.
+
+    The map is brought to the image's size (`jaxcam.upsample`), stretched to the range 0 to 1
+    (`jaxcam.normalize`) and coloured; then, for values of 0 to 1::
+
+        result = (1 - alpha) image + alpha colormap(map)
+
+    Under the default colour map, black at 0, what the map leaves out is dimmed. A constant map
+    becomes 0 everywhere.
+
+    Args:
+        image: one image ``[H, W, 1]`` or ``[H, W, 3]``, uint8 or floating in 0..1.
+        map: one map ``[h, w]`` of any resolution.
+        alpha: 0 shows the image alone, 1 the map alone.
+        colormap: a name that matplotlib knows.
+        size: ``(H, W)`` of the result; the image's own by default. The image's pixels are
+            repeated, not blurred.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxcam.plot import overlay
+    >>> image, map = jnp.zeros((4, 4, 1)), jnp.array([[0.0, 1.0], [0.0, 0.0]])
+    >>> picture = overlay(image, map)
+    >>> picture.shape, picture[3, 0].tolist(), picture[0, 3].tolist()
+    ((4, 4, 3), [0, 0, 2], [126, 127, 82])
+    """
+    picture, values = checked_image(image), checked_map(map)
+    if not 0 <= alpha <= 1:
+        fail("overlay", needs="alpha from 0 to 1", got=alpha, remedy="Default: 0.5.")
+    size = _size(size, picture)
+    heat = maps.normalize(maps.upsample(jnp.asarray(values)[None], size))[0]
+    colours = _named_colormap(colormap)(np.asarray(heat))[..., :3]
+    mixed = (1 - alpha) * repeat(picture, size) + alpha * colours
+    return np.round(255 * mixed).astype(np.uint8)
+
+
+def repeat(picture: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Bring ``[H, W, 3]`` to another size by the nearest pixel of each: ``[*size, 3]``."""
+    (height, width), (rows, columns) = picture.shape[:2], size
+    down = ((np.arange(rows) + 0.5) * height / rows).astype(int)
+    across = ((np.arange(columns) + 0.5) * width / columns).astype(int)
+    return picture[down][:, across]
+
+
+def checked_image(image: Any) -> NDArray[np.float32]:
+    """Give one image as float32 ``[H, W, 3]`` in 0..1, or refuse it."""
+    pixels = np.asarray(image)
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or pixels.size == 0:
+        fail(
+            "overlay",
+            needs="one image of shape [H, W, 1] or [H, W, 3]",
+            got=f"shape {pixels.shape}",
+            remedy="Take one image of a batch, x[0], and put its channels last.",
+        )
+    if pixels.dtype == np.uint8:
+        values = pixels.astype(np.float32) / 255
+    elif jnp.issubdtype(pixels.dtype, jnp.floating):
+        values = pixels.astype(np.float32)
+    else:
+        remedy = "Convert it: image.astype('uint8')."
+        fail("overlay", needs="an image of uint8 or floats", got=pixels.dtype, remedy=remedy)
+    if not (values.min() >= -SLACK and values.max() <= 1 + SLACK):
+        fail(
+            "overlay",
+            needs="a floating image in 0..1",
+            got=f"values from {values.min():.4g} to {values.max():.4g}",
+            remedy="Undo the network's normalisation of its input, or divide by 255.",
+        )
+    return np.broadcast_to(values.clip(0, 1), (*values.shape[:2], 3))
+
+
+def checked_map(map: Any) -> NDArray[np.float32]:
+    """Give one map as float32 ``[h, w]``, or refuse it."""
+    values = np.asarray(map).astype(np.float32)
+    if values.ndim != 2 or values.size == 0:
+        fail(
+            "overlay",
+            needs="one map of shape [h, w]",
+            got=f"shape {values.shape}",
+            remedy="Take one map of a batch: result.map[0].",
+        )
+    if not np.isfinite(values).all():
+        fail("overlay", needs="a finite map", got="NaN or infinity", remedy="Mask them first.")
+    return values
+
+
+def _named_colormap(name: str) -> Any:
+    """Look up matplotlib's colour map, or refuse with the nearest names."""
+    from matplotlib import colormaps
+
+    if name not in colormaps:
+        near = difflib.get_close_matches(str(name), list(colormaps), n=3)
+        remedy = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Try 'inferno'."
+        fail("overlay", needs="a colormap that matplotlib knows", got=repr(name), remedy=remedy)
+    return colormaps[name]
+
+
+def _size(size: Sequence[int] | None, picture: NDArray[np.float32]) -> tuple[int, int]:
+    height, width = picture.shape[:2] if size is None else tuple(size)[:2]
+    if size is not None and (len(size) != 2 or height < 1 or width < 1):
+        fail("overlay", needs="a size (H, W)", got=tuple(size), remedy="None: the image's own.")
+    return int(height), int(width)

@@ -1,0 +1,84 @@
+"""Small networks as pairs of pure functions, for tests of what comes after the split.
+
+Weights are leaves of the split (`jax.tree_util.Partial`); arrays take the dtype of the input, so
+that one network runs in every precision.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from jaxcam import Split
+
+CLASSES = 5
+
+
+class Weights(NamedTuple):
+    first: np.ndarray
+    second: np.ndarray
+    head: np.ndarray
+
+
+def weights(seed: int = 0, channels: int = 2, k: int = 4) -> Weights:
+    """Draw weights, float32, by seed."""
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    return Weights(draw(3, 3, channels, k) * 0.4, draw(3, 3, k, k) * 0.4, draw(k, CLASSES) * 3)
+
+
+def convolve(x, kernel):
+    dims = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, jnp.asarray(kernel, x.dtype), (1, 1), "SAME", dimension_numbers=dims
+    )
+
+
+def features(w: Weights, x, act):
+    return act(convolve(x, w.first))
+
+
+def pooled_head(w: Weights, a):
+    return a.mean(axis=(1, 2)) @ jnp.asarray(w.head, a.dtype)
+
+
+def smooth_scores(w: Weights, a, x):
+    """A GELU convolution, and a gate from the input beside the layer: smooth, and uses ``x``."""
+    gate = x.mean(axis=(1, 2, 3), keepdims=True)
+    return pooled_head(w, jax.nn.gelu(convolve(a, w.second)) + a * gate)
+
+
+def relu_scores(w: Weights, a, x):
+    return pooled_head(w, jax.nn.relu(convolve(a, w.second)) + a)
+
+
+def affine_scores(w: Weights, a, x):
+    return pooled_head(w, a)
+
+
+# Module-level, so that the same network compiles once however often a test builds it.
+_gelu_features = functools.partial(features, act=jax.nn.gelu)
+_relu_features = functools.partial(features, act=jax.nn.relu)
+
+
+def smooth(seed: int = 0) -> Split:
+    w = weights(seed)
+    return Split(Partial(_gelu_features, w), Partial(smooth_scores, w))
+
+
+def relu(seed: int = 0) -> Split:
+    w = weights(seed)
+    return Split(Partial(_relu_features, w), Partial(relu_scores, w))
+
+
+def affine(seed: int = 0) -> Split:
+    w = weights(seed)
+    return Split(Partial(_relu_features, w), Partial(affine_scores, w))
+
+
+def images(batch: int = 1, seed: int = 0, size: tuple[int, ...] = (5, 4), dtype=np.float32):
+    """Draw a batch of inputs ``[batch, *size, 2]``."""
+    return np.random.default_rng(seed).normal(size=(batch, *size, 2)).astype(dtype)
