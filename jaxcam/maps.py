@@ -61,12 +61,12 @@ def check_subset(channels: Any, neurons: Any) -> tuple[Array | None, Array | Non
     remedy = "Leave it None to explain the whole layer."
     if channels is not None:
         channels = jnp.asarray(channels)
+        if _is_empty(channels):
+            fail("channels", needs="at least one feature map", got="none", remedy=remedy)
         kind = channels.dtype == bool or jnp.issubdtype(channels.dtype, jnp.integer)
         if channels.ndim != 1 or not kind:
             got = f"{channels.dtype} of shape {channels.shape}"
             fail("channels", needs="indices or booleans of one axis", got=got, remedy=remedy)
-        if _is_empty(channels):
-            fail("channels", needs="at least one feature map", got="none", remedy=remedy)
     if neurons is not None:
         neurons = jnp.asarray(neurons)
         if neurons.dtype != bool:

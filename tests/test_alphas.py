@@ -38,13 +38,16 @@ def test_raw_alpha_is_the_oracles(numerator):
     assert np.allclose(found.alpha[positive], truth[positive], rtol=1e-9)
 
 
-def test_bounded_alpha_is_the_oracles():
+@pytest.mark.parametrize("numerator", ["d2", "d1"])
+def test_bounded_alpha_is_the_oracles(numerator):
     d, a = random_case()
     with jax.enable_x64(True):
-        found = alphas(Derivatives(*map(jnp.asarray, d)), a, numerator="d2", poles="bounded")
-    truth = oracles.bounded_alpha(d.d2, d.d3, a)
-    assert np.allclose(found.alpha, truth, rtol=1e-9)
-    assert (truth == 1).any()
+        found = alphas(Derivatives(*map(jnp.asarray, d)), a, numerator=numerator, poles="bounded")
+    truth = oracles.bounded_alpha(*d, a, numerator)
+    positive = d.d1 > 0
+    assert np.allclose(found.alpha[positive], truth[positive], rtol=1e-9)
+    truth = truth * np.maximum(d.d1, 0) if numerator == "d1" else truth
+    assert (np.isclose(truth, 1)).any()
     assert ((truth > 0) & (truth < 1)).any()
 
 

@@ -55,8 +55,10 @@ def plain_jackknife(log_weights, values, statistic):
     n = len(values)
     groups = min(n, average.GROUPS)
     w = np.exp(log_weights - log_weights.max())
+
     def t(keep):
         return statistic((w[keep, None] * values[keep]).sum(0) / w[keep].sum())
+
     whole = t(np.ones(n, bool))
     centre, pseudo, h = groups * whole, [], []
     for j in range(groups):
@@ -65,7 +67,9 @@ def plain_jackknife(log_weights, values, statistic):
         centre = centre - (1 - members.sum() / n) * t_j
         pseudo.append(h_j * whole - (h_j - 1) * t_j)
         h.append(h_j)
-    return np.sqrt(sum((p - centre) ** 2 / (k - 1) for p, k in zip(pseudo, h, strict=True)) / groups)
+    return np.sqrt(
+        sum((p - centre) ** 2 / (k - 1) for p, k in zip(pseudo, h, strict=True)) / groups
+    )
 
 
 @pytest.mark.parametrize("n", [2, 5, 16, 25, 64])
@@ -81,6 +85,7 @@ def test_standard_error_is_the_jackknifes(n):
 @pytest.mark.parametrize("n", [25, 64])
 def test_standard_error_matches_the_spread_over_repetitions(n):
     """Over many draws, the mean squared stated error is the variance of the estimate."""
+
     def once(key):
         u, values = jax.random.normal(key, (2, n)) * jnp.array([[0.5], [1.0]])
         d = Derivatives(*(values + 2,) * 3)

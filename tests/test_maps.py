@@ -67,7 +67,9 @@ def test_senseless_subsets_are_refused(channels, neurons, words):
 
 
 def test_subsets_that_do_not_fit_the_layer_are_refused():
-    with pytest.raises(JaxcamError, match=r"shape \(3, 3, 4\), or \(2, 3, 3, 4\); got shape \(3, 3\)"):
+    with pytest.raises(
+        JaxcamError, match=r"shape \(3, 3, 4\), or \(2, 3, 3, 4\); got shape \(3, 3\)"
+    ):
         maps.neuron_mask(None, jnp.ones((3, 3), bool), (2, 3, 3, 4))
     with pytest.raises(JaxcamError, match=r"shape \(4,\); got booleans of shape \(3,\)"):
         maps.neuron_mask(jnp.ones(3, bool), None, (2, 3, 3, 4))

@@ -44,7 +44,7 @@ def test_the_class_is_fixed_or_per_image_or_the_top_one():
 
 
 def test_bad_classes_are_refused():
-    with pytest.raises(JaxcamError, match="integer class indices; got 1.5"):
+    with pytest.raises(JaxcamError, match=r"integer class indices; got 1\.5"):
         targets.as_target(1.5)
     with pytest.raises(JaxcamError, match="integer class indices"):
         targets.as_target("cat")

@@ -29,11 +29,15 @@ def raw(log_derivatives: LogDerivatives, *, scale: Array | float = 1.0) -> Deriv
 
 
 def measured_in(log_derivatives: LogDerivatives, scale: Array | float) -> LogDerivatives:
-    """Divide the k-th by ``scale^k``, one factor at a time, since the power may underflow."""
+    """Divide the k-th by ``scale^k``, one factor at a time, since the power may underflow.
+
+    By products with the reciprocal: the compiler joins ``x / s / s`` into ``x / (s s)``.
+    """
     u1, u2, u3 = log_derivatives
+    per = 1 / scale
     if u2 is None or u3 is None:
-        return LogDerivatives(u1 / scale, u2, u3)
-    return LogDerivatives(u1 / scale, u2 / scale / scale, u3 / scale / scale / scale)
+        return LogDerivatives(u1 * per, u2, u3)
+    return LogDerivatives(u1 * per, u2 * per * per, u3 * per * per * per)
 
 
 def unit(log_derivatives: LogDerivatives) -> Array:

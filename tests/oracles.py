@@ -1,0 +1,205 @@
+"""The slow, obvious definitions in float64 that the library is held against, and shares nothing of.
+
+One example at a time: ``a: [*spatial, k]``, ``features: x -> a``, ``scores: (a, x) -> [classes]``.
+Derivatives come from nested `jax.grad` along one element; everything after them is numpy and loops.
+The last section holds the formulas that other libraries compute, with their faults, so that a test
+can say how far they are from ours.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# The oracle is compiled without the optimisations that it is there to check the engines under.
+PLAIN = {"xla_backend_optimization_level": 0, "xla_cpu_experimental_ynn_fusion_type": ""}
+
+Triple = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def log_score(scores: Callable, index: int, kind: str) -> Callable:
+    """Give ``u(a)``: ``exp_logit`` is ``S_c``, ``softmax`` is ``log(e^{S_c} / sum_m e^{S_m})``."""
+    if kind == "exp_logit":
+        return lambda a: scores(a)[index]
+    if kind == "softmax":
+        return lambda a: log_share(jnp.exp(scores(a)), index)
+    raise ValueError(kind)
+
+
+def log_share(exponentials: jax.Array, index: int) -> jax.Array:
+    """``log(e_c / sum_m e_m)``."""
+    return jnp.log(exponentials[index] / exponentials.sum())
+
+
+def brute_force(u: Callable, a: np.ndarray) -> Triple:
+    """Differentiate ``t -> u(a + t e_i)`` three times at ``t = 0``, for every element ``i``."""
+
+    def along(direction: jax.Array, point: jax.Array) -> tuple:
+        def line(t: jax.Array) -> jax.Array:
+            return u(point + t * direction)
+
+        zero = jnp.zeros((), point.dtype)
+        first = jax.grad(line)
+        second = jax.grad(first)
+        third = jax.grad(second)
+        return first(zero), second(zero), third(zero)
+
+    with jax.enable_x64(True):
+        point = jnp.asarray(a, jnp.float64)
+        unit_vectors = jnp.eye(a.size, dtype=jnp.float64).reshape(a.size, *a.shape)
+        every = jax.jit(jax.vmap(along, in_axes=(0, None)), compiler_options=PLAIN)
+        u1, u2, u3 = (np.asarray(v).reshape(a.shape) for v in every(unit_vectors, point))
+    return u1, u2, u3
+
+
+def bell(u1: np.ndarray, u2: np.ndarray, u3: np.ndarray) -> Triple:
+    """Give ``D1, D2, D3`` of ``Y = e^u``, divided by ``Y``: differentiate ``e^u`` three times."""
+    return u1, u2 + u1 * u1, u3 + 3 * u1 * u2 + u1 * u1 * u1
+
+
+def alpha(d1, d2, d3, a: np.ndarray, numerator: str = "d2") -> np.ndarray:
+    """``alpha_ij^k = D2 / (2 D2 + (sum_ab A_ab^k) D3)``, and 0 where ``D2 = D3 = 0``.
+
+    ``numerator="d1"`` is Smooth Grad-CAM++ as printed: ``D1`` above the same denominator.
+    """
+    out = np.zeros(a.shape)
+    above = {"d1": d1, "d2": d2}[numerator]
+    for k in range(a.shape[-1]):
+        total = sum(a[..., k].ravel())
+        for ij in np.ndindex(a.shape[:-1]):
+            here = (*ij, k)
+            if not d2[here] == d3[here] == 0:
+                out[here] = above[here] / (2 * d2[here] + total * d3[here])
+    return out
+
+
+def bounded_alpha(d1, d2, d3, a: np.ndarray, numerator: str = "d2") -> np.ndarray:
+    """``alpha = 1 / r`` clipped to [0, 1], and 1 where ``r = 2 + (sum A) D3 / D2 <= 0``.
+
+    For ``numerator="d1"``, ``alpha = (D1^2 / D2) / (D1 r)``, and ``D1^2 / D2`` is guarded alike.
+    """
+    out = np.zeros(a.shape)
+    for k in range(a.shape[-1]):
+        total = sum(a[..., k].ravel())
+        for ij in np.ndindex(a.shape[:-1]):
+            here = (*ij, k)
+            if d2[here] != 0:
+                out[here] = bounded_reciprocal(2 + total * d3[here] / d2[here])
+            if numerator == "d1" and d1[here] != 0:
+                out[here] *= bounded_reciprocal(d2[here] / d1[here] ** 2) / d1[here]
+    return out
+
+
+def bounded_reciprocal(r: float) -> float:
+    """``1 / r`` clipped to [0, 1], and 1 where ``r <= 0``."""
+    return 1.0 if r <= 0 else min(1 / r, 1.0)
+
+
+class Explained(NamedTuple):
+    """A map ``[*spatial]``, its weights ``[k]``, and where there was noise what it averaged."""
+
+    map: np.ndarray
+    weights: np.ndarray
+    means: Triple | None = None
+    effective_samples: float | None = None
+
+
+def weighted_map(weights: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """``ReLU(sum_k w_k A^k)``, one position at a time."""
+    out = np.zeros(a.shape[:-1])
+    for ij in np.ndindex(out.shape):
+        out[ij] = max(0, sum(weights[k] * a[(*ij, k)] for k in range(a.shape[-1])))
+    return out
+
+
+def grad_cam(d1: np.ndarray, a: np.ndarray) -> Explained:
+    """``w_k = mean_ij D1``."""
+    weights = np.array([d1[..., k].mean() for k in range(a.shape[-1])])
+    return Explained(weighted_map(weights, a), weights)
+
+
+def grad_cam_pp(d1, d2, d3, a: np.ndarray, *, numerator="d2", poles="raw") -> Explained:
+    """``w_k = sum_ij alpha_ij^k ReLU(D1_ij^k)``; ``poles``: how alpha is guarded."""
+    alphas = {"raw": alpha, "bounded": bounded_alpha}[poles](d1, d2, d3, a, numerator)
+    weights = np.zeros(a.shape[-1])
+    for here in np.ndindex(a.shape):
+        weights[here[-1]] += alphas[here] * max(0, d1[here])
+    return Explained(weighted_map(weights, a), weights)
+
+
+def smooth_grad_cam_pp(
+    noisy: Sequence[np.ndarray],
+    x: np.ndarray,
+    features: Callable,
+    scores: Callable,
+    index: int,
+    *,
+    kind: str = "exp_logit",
+    sample_weights: str = "exact",
+    numerator: str = "d2",
+    poles: str = "raw",
+) -> Explained:
+    """Average ``D1, D2, D3`` of ``Y`` over noisy inputs, each on its own; ``A`` is the clean one.
+
+    ``D_p = e^{u_n} B_p(x_n)``; the mean is divided by that of ``e^{u_n}``, which cancels in the
+    map up to a factor. ``sample_weights="uniform"`` leaves ``e^{u_n}`` out.
+    """
+    heights, brackets = [], []
+    for x_n in noisy:
+        u = log_score(lambda a, x_n=x_n: scores(a, x_n), index, kind)
+        with jax.enable_x64(True):
+            a_n = np.asarray(features(jnp.asarray(x_n, jnp.float64)))
+            heights.append(float(u(jnp.asarray(a_n))))
+        brackets.append(bell(*brute_force(u, a_n)))
+    w = np.exp(np.array(heights) - max(heights))
+    if sample_weights == "uniform":
+        w = np.ones(len(noisy))
+    means = [sum(w[n] * b[p] for n, b in enumerate(brackets)) / w.sum() for p in range(3)]
+    with jax.enable_x64(True):
+        clean = np.asarray(features(jnp.asarray(x, jnp.float64)))
+    explained = grad_cam_pp(*means, clean, numerator=numerator, poles=poles)
+    return explained._replace(means=tuple(means), effective_samples=w.sum() ** 2 / (w**2).sum())
+
+
+# What other libraries compute from the gradient g of a logit, faults included. Weights w_k.
+
+
+def torchcam_grad_cam_pp(g: np.ndarray) -> np.ndarray:
+    """Weigh by ``sum g^2 ReLU(g)``: the division by alpha's denominator is applied to a copy."""
+    return (g**2 * np.maximum(g, 0)).sum(tuple(range(g.ndim - 1)))
+
+
+def torchcam_smooth_grad_cam_pp(
+    gradients: Sequence[np.ndarray], activations: Sequence[np.ndarray], clean: np.ndarray
+) -> Explained:
+    """Take ``ReLU(g)`` and the map's ``A`` from the last noisy sample; sum ``A g^3``; eps 1e-8."""
+    g2 = sum(g**2 for g in gradients) / len(gradients)
+    g3 = sum(g**3 for g in gradients) / len(gradients)
+    positions = tuple(range(clean.ndim - 1))
+    alphas = g2 / (2 * g2 + (clean * g3).sum(positions, keepdims=True) + 1e-8)
+    weights = (alphas * np.maximum(gradients[-1], 0)).sum(positions)
+    return Explained(weighted_map(weights, activations[-1]), weights)
+
+
+def pytorch_grad_cam_grad_cam_pp(g: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """Add eps 1e-6 to the denominator: not scale-free, alpha fades as gradients shrink."""
+    positions = tuple(range(a.ndim - 1))
+    alphas = g**2 / (2 * g**2 + a.sum(positions, keepdims=True) * g**3 + 1e-6)
+    return (np.where(g != 0, alphas, 0) * np.maximum(g, 0)).sum(positions)
+
+
+def tf_keras_vis_grad_cam_pp(g: np.ndarray, a: np.ndarray, score: float) -> np.ndarray:
+    """Divide alpha by its sum over all positions; multiply by ``e^score``, unstabilised."""
+    positions = tuple(range(a.ndim - 1))
+    alphas = g**2 / (2 * g**2 + a.sum(positions, keepdims=True) * g**3 + (g == 0))
+    alphas = alphas / alphas.sum(positions, keepdims=True)
+    return np.exp(score) * (alphas * np.maximum(g, 0)).sum(positions)
+
+
+def xplique_grad_cam_pp(g: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """Put the mean of ``A`` where its sum belongs; average over positions, a constant factor."""
+    positions = tuple(range(a.ndim - 1))
+    alphas = g**2 / (2 * g**2 + a.mean(positions, keepdims=True) * g**3 + 1e-4 * (g == 0))
+    return (alphas * np.maximum(g, 0)).mean(positions)

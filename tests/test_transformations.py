@@ -1,0 +1,158 @@
+"""What JAX code may do with a call: jit, vmap, grad, reuse of the compiled program."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+from networks import images, relu, smooth, weights
+
+import jaxcam
+from jaxcam.methods import grad_cam_pp
+
+KEY = jax.random.key(0)
+
+
+def explain(split, x, target=1, key=KEY, **options):
+    return jaxcam.smooth_grad_cam_pp(split, x, target, key=key, num_samples=2, **options)
+
+
+def close(ours, truth):
+    return np.allclose(ours, truth, rtol=2e-4, atol=1e-6 * np.abs(truth).max())
+
+
+@pytest.mark.parametrize("network", [smooth, relu])
+def test_jit_gives_the_same(network):
+    x = images(2)
+    plain = explain(network(), x)
+    traced = jax.jit(explain)(network(), x)
+    assert close(traced.map, plain.map)
+    assert traced.diagnostics.report == plain.diagnostics.report
+
+
+def test_not_jitted_gives_the_same():
+    with jax.disable_jit():
+        eager = jaxcam.cam(relu(), images(), grad_cam_pp(), 1)
+    assert close(eager.map, jaxcam.cam(relu(), images(), grad_cam_pp(), 1).map)
+
+
+def test_vmap_over_batches_gives_the_same():
+    x = images(4).reshape(2, 2, 5, 4, 2)
+    mapped = jax.vmap(lambda x: explain(relu(), x).map)(jnp.asarray(x))
+    assert close(mapped[1], explain(relu(), x[1]).map)
+
+
+@pytest.mark.parametrize("network", [smooth, relu])
+def test_the_map_is_differentiable_in_input_and_weights(network):
+    x = jnp.asarray(images())
+    position = explain(network(), x).map[0].argmax()
+
+    def loss(split, x):
+        return explain(split, x).map.reshape(-1)[position]
+
+    by_split, by_x = jax.jit(jax.grad(loss, argnums=(0, 1)))(network(), x)
+    leaves = jax.tree.leaves((by_split, by_x))
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    direction = np.random.default_rng(0).normal(size=x.shape).astype(np.float32)
+    step = 1e-3
+    rise = (
+        (loss(network(), x + step * direction) - loss(network(), x - step * direction)) / 2 / step
+    )
+    assert np.isclose((by_x * direction).sum(), rise, rtol=0.03)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(by_split)) > 0
+
+
+def counted():
+    """A network that counts how often Python runs it, which is only while it is traced."""
+    count = []
+
+    def features(w, x):
+        count.append("features")
+        return jax.nn.relu(x @ w)
+
+    def scores(w, a, x):
+        count.append("scores")
+        return jax.nn.silu(a).mean((1, 2)) @ w
+
+    def build(seed):
+        rng = np.random.default_rng(seed)
+        draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+        return jaxcam.Split(Partial(features, draw(2, 3)), Partial(scores, draw(3, 4)))
+
+    return build, count
+
+
+def test_new_image_key_class_noise_and_weights_compile_nothing():
+    build, count = counted()
+    explain(build(0), images(seed=0), 1)
+    traced = len(count)
+    assert traced > 0
+    first = explain(build(0), images(seed=1), 2)
+    other = explain(build(1), images(seed=1), np.int64(2), jax.random.key(5), noise_level=0.7)
+    assert len(count) == traced
+    assert not np.allclose(first.map, other.map)
+    explain(build(0), images(2), 1)
+    assert len(count) > traced
+
+
+def test_one_trace_runs_the_network_a_bounded_number_of_times():
+    """Shapes, clean pass, proof, samples: a new loop in here would show as a jump."""
+    build, count = counted()
+    explain(build(0), images())
+    assert len(count) <= 24
+
+
+def test_weights_are_arguments_of_the_compiled_program_not_constants():
+    big = weights()._replace(head=np.zeros((4, 100_000), np.float32))
+    split = relu()._replace(scores=Partial(relu().scores.func, big))
+    text = jax.jit(explain).lower(split, images()).as_text()
+    assert len(text) < 400_000
+
+
+def test_a_compiled_call_does_not_touch_the_host():
+    split, x = jax.device_put((relu(), images()))
+    compiled = jax.jit(explain).lower(split, x).compile()
+    with jax.transfer_guard("disallow"):
+        jax.block_until_ready(compiled(split, x))
+
+
+@pytest.mark.parametrize("network", [smooth, relu])
+def test_half_precision_activations_give_finite_single_precision_maps(network):
+    x = images()
+    w = jax.tree.map(lambda v: jnp.asarray(v, jnp.bfloat16), weights())
+    base = network()
+    half = jaxcam.Split(
+        Partial(lambda w, x: base.features.func(w, x.astype(jnp.bfloat16)), w),
+        Partial(lambda w, a, x: base.scores.func(w, a, x.astype(jnp.bfloat16)), w),
+    )
+    result = explain(half, x)
+    assert result.map.dtype == jnp.float32
+    assert np.isfinite(result.map).all()
+    exact = explain(base, x).map
+    assert np.corrcoef(result.map.ravel(), exact.ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("network", [smooth, relu])
+@pytest.mark.parametrize("target", [jaxcam.targets.exp_logit, jaxcam.targets.softmax])
+def test_logits_of_ten_thousand_give_finite_maps(network, target):
+    scaled = weights()._replace(head=weights().head * 1e4)
+    split = network()._replace(scores=Partial(network().scores.func, scaled))
+    top = int(split.scores(split.features(images()), images()).argmax())
+    result = explain(split, images(), target(top if target is jaxcam.targets.exp_logit else 1))
+    assert np.abs(result.scores).max() > 5e3
+    assert np.isfinite(result.map).all()
+    assert result.map.max() > 0
+
+
+def test_tiny_gradients_keep_their_alphas():
+    """A gradient of 1e-15 has a cube of 1e-45, below float32: the map must scale with g, not vanish."""
+    small = weights()._replace(head=weights().head * 1e-15)
+    split = relu()._replace(scores=Partial(relu().scores.func, small))
+    plain = jaxcam.cam(relu(), images(), grad_cam_pp(), 1)
+    tiny = jaxcam.cam(split, images(), grad_cam_pp(), 1)
+    a = np.asarray(relu().features(images()))[0]
+    g = np.asarray(jax.grad(lambda a: relu().scores(a[None], images())[0, 1])(jnp.asarray(a)))
+    # Without cubes: alpha -> 1/2 as g -> 0.
+    expected = 0.5 * np.maximum(g, 0).sum((0, 1)) * 1e-15
+    assert np.allclose(tiny.weights[0], expected, rtol=1e-4)
+    assert plain.map.max() > 0
