@@ -12,6 +12,8 @@ from jaxcam.derivatives import (
 )
 from jaxcam.errors import JaxcamError, JaxcamWarning, NotProved
 from jaxcam.maps import normalize, upsample
+from jaxcam.plot import overlay
+from jaxcam.split import layers, split
 from jaxcam.types import CAM, Derivatives, Diagnostics, LogDerivatives, Split
 
 __all__ = [
@@ -27,11 +29,14 @@ __all__ = [
     "cam",
     "check_derivatives",
     "derivatives",
+    "layers",
     "log_derivatives",
     "methods",
     "normalize",
+    "overlay",
     "smooth",
     "smooth_grad_cam_pp",
+    "split",
     "targets",
     "upsample",
 ]

@@ -1,0 +1,56 @@
+"""The console script ``jaxcam``: what it exits with, and what it says when something goes wrong.
+
+Exit status: 0 done; 2 the question cannot be answered (said in one line on standard error, nothing
+written); 130 interrupted. Results go to standard output; progress, warnings and errors to standard
+error.
+"""
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from jaxcam.cli import options
+from jaxcam.errors import JaxcamError
+
+DONE, REFUSED, INTERRUPTED = 0, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; ``argv`` are the words behind ``jaxcam``, the process's own by default."""
+    asked = options.parse(argv)
+    # Behind --help and wrong options nobody waits for what commands import.
+    from jaxcam.cli import commands, tables
+
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            facts = commands.COMMANDS[asked.command](asked)
+        told = [" ".join(str(warning.message).split()) for warning in caught]
+        for words in told:
+            _say(f"warning: {words}")
+        if asked.json:
+            print(json.dumps(facts | {"warnings": told}, allow_nan=False))
+        else:
+            tables.PRINT[asked.command](facts)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has left: `jaxcam layers | head -1`. The interpreter flushes once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except (JaxcamError, OSError) as error:
+        _say(f"error: {_words(error)}")
+        return REFUSED
+    return DONE
+
+
+def _words(error: JaxcamError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def _say(words: str) -> None:
+    print(f"jaxcam: {words}", file=sys.stderr)

@@ -1,0 +1,66 @@
+"""The lines of a figure, made from facts (`report`)."""
+
+from typing import Any
+
+from jaxcam.cli.words import METHODS, by, number, percent, probability
+
+Facts = dict[str, Any]
+
+
+def title(facts: Facts) -> str:
+    """Say what the network sees."""
+    return f"Class {facts['label']}, probability {probability(facts['probability'])}"
+
+
+def explain_caption(facts: Facts) -> str:
+    """Say how it was explained."""
+    kind = "exact" if facts["exact"] else "approximate"
+    return _caption(facts, f"{kind} derivatives ({facts['engine']})", facts)
+
+
+def compare_caption(facts: Facts) -> str:
+    """Say how it was explained, twice."""
+    exact, approximate = facts["maps"]["exact"], facts["maps"]["approximate"]
+    engines = f"derivatives exact ({exact['engine']}) and approximate ({approximate['engine']})"
+    return _caption(facts, engines, exact)
+
+
+def explain_notes(facts: Facts) -> tuple[str, ...]:
+    """Give the lines below picture, overlay, map and standard error."""
+    error = percent(facts["diagnostics"]["relative_standard_error"])
+    share = f"at most {error} of the largest value" if error else ""
+    return _picture(facts), _found(facts), f"{by(facts['shape'])} positions", share
+
+
+def compare_notes(facts: Facts) -> tuple[str, ...]:
+    """Give the lines below picture, exact, approximate and difference."""
+    found, apart = facts["maps"], facts["difference"]
+    share, alike = percent(apart["relative_l1"]), number(apart["correlation"], 4)
+    last = f"L1 {share or 'undefined'} of exact\ncorrelation {alike or 'undefined'}"
+    return _picture(facts), _found(found["exact"]), _found(found["approximate"]), last
+
+
+def _caption(facts: Facts, derivatives: str, found: Facts) -> str:
+    options = facts["options"]
+    words = [f"{METHODS[facts['method']]} at {facts['layer']}", derivatives]
+    if found["samples"]:
+        words.append(f"{found['samples']} samples, noise {options['noise']:g}")
+    elif facts["method"] == "smooth_grad_cam_pp":
+        words.append("proved independent of the noise")
+    return "; ".join(words)
+
+
+def _picture(facts: Facts) -> str:
+    name = facts["picture"]
+    return name if len(name) < 33 else f"{name[:30]}..."
+
+
+def _found(facts: Facts) -> str:
+    where = facts["localisation"]
+    if where is None:
+        return ""
+    peak = "inside" if where["maximum_in_box"] else "outside"
+    share = percent(where["energy_in_boxes"]) or "nothing"
+    return (
+        f"{where['found']} of {where['boxes']} boxes found, peak {peak}\n{share} of the sum inside"
+    )

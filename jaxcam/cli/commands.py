@@ -1,0 +1,73 @@
+"""The commands: each asks, answers, draws, and gives the facts to print."""
+
+from argparse import Namespace
+from functools import partial
+from typing import Any
+
+import jax
+
+from jaxcam import bundled, figures
+from jaxcam.cli import captions, output, report
+from jaxcam.cli.measure import difference
+from jaxcam.cli.question import answer, ask
+from jaxcam.split import layers as every_layer
+
+Facts = dict[str, Any]
+
+
+def explain(asked: Namespace) -> Facts:
+    """Explain one picture."""
+    out = output.check(asked.out, asked.image)
+    question = ask(asked)
+    found = answer(question, asked.engine, "explaining")
+    facts = report.about(asked, question, found) | report.findings(question, found)
+    facts = report.plain(facts | {"output": out})
+    figure = figures.explain_figure(
+        question.image,
+        found.cam.map,
+        title=captions.title(facts),
+        caption=captions.explain_caption(facts),
+        standard_error=found.cam.diagnostics.standard_error,
+        notes=captions.explain_notes(facts),
+        boxes=found.boxes,
+    )
+    output.write(out, partial(figures.save, figure))
+    return facts
+
+
+def compare(asked: Namespace) -> Facts:
+    """Explain one picture with exact and with approximate derivatives, under the same noise."""
+    out = output.check(asked.out, asked.image)
+    question = ask(asked)
+    exact = answer(question, "auto", "exact")
+    approximate = answer(question, asked.against, "approximate")
+    pair = {"exact": exact, "approximate": approximate}
+    facts = report.about(asked, question, exact) | {
+        "maps": {name: report.findings(question, found) for name, found in pair.items()},
+        "difference": difference(exact.cam.map, approximate.cam.map),
+    }
+    facts = report.plain(facts | {"output": out})
+    figure = figures.compare_figure(
+        question.image,
+        exact.cam.map,
+        approximate.cam.map,
+        title=captions.title(facts),
+        caption=captions.compare_caption(facts),
+        notes=captions.compare_notes(facts),
+        boxes=exact.boxes,
+    )
+    output.write(out, partial(figures.save, figure))
+    return facts
+
+
+def layers(asked: Namespace) -> Facts:
+    """List the layers of a bundled network."""
+    model, variables = bundled.load(asked.network)
+    x = jax.ShapeDtypeStruct((1, bundled.SIZE, bundled.SIZE, 1), "float32")
+    found = every_layer(model, x, variables=variables)
+    rows = [{"name": name, "shape": a.shape[1:], "dtype": a.dtype} for name, a in found.items()]
+    facts = {"command": asked.command, "network": asked.network, "layers": rows}
+    return report.plain(facts | report.environment())
+
+
+COMMANDS = {"explain": explain, "compare": compare, "layers": layers}

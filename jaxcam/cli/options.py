@@ -1,0 +1,117 @@
+"""The words that the console script understands. Imports nothing that takes time."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jaxcam import __version__
+
+METHODS = ("smooth_grad_cam_pp", "grad_cam_pp", "grad_cam")
+ALPHAS = METHODS[:2]
+SMOOTHED = METHODS[:1]
+DEFAULTS = {
+    "samples": 25,
+    "noise": 0.15,
+    "sample_weights": "exact",
+    "seed": 0,
+    "numerator": "d2",
+    "poles": "bounded",
+}
+"""Of the options that not every method has: left out, they are not in what `argparse` returns."""
+BELONGS = dict.fromkeys(("samples", "noise", "sample_weights", "seed"), SMOOTHED) | dict.fromkeys(
+    ("numerator", "poles"), ALPHAS
+)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line, or say what is wrong with it and exit with status 2."""
+    parser = _parser()
+    asked = parser.parse_args(argv)
+    for option, methods in BELONGS.items() if "method" in asked else ():
+        if option in asked and asked.method not in methods:
+            name = option.replace("_", "-")
+            parser.error(f"--{name} belongs to {' and '.join(methods)}, not to {asked.method}")
+        setattr(asked, option, getattr(asked, option, DEFAULTS[option]))
+    return asked
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jaxcam",
+        description="Class activation maps with exact derivatives, on a small bundled network.",
+        epilog="'jaxcam COMMAND --help' lists the options of a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"jaxcam {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    explain = commands.add_parser("explain", help="explain what a network sees in a picture")
+    _add_question(explain, METHODS)
+    explain.add_argument("--engine", default="auto", help="how derivatives are taken (auto)")
+    _add_out(explain, "jaxcam-explain.png")
+    compare = commands.add_parser("compare", help="exact derivatives beside the approximation")
+    _add_question(compare, ALPHAS)
+    compare.add_argument(
+        "--against",
+        choices=("exponential", "power"),
+        default="exponential",
+        help="which approximation: the papers' closed form, or what public code makes of it",
+    )
+    _add_out(compare, "jaxcam-compare.png")
+    layers = commands.add_parser("layers", help="list the layers that can be explained")
+    _add_network(layers)
+    for command, words in zip((explain, compare, layers), _DESCRIPTIONS, strict=True):
+        command.description = words
+        command.add_argument("--json", action="store_true", help="print one JSON object instead")
+    return parser
+
+
+_DESCRIPTIONS = (
+    "Explain a picture, or a bundled scene of digits, by exact Smooth Grad-CAM++, and draw it.",
+    "Explain with exact derivatives and with an approximation, under the same noise; draw and "
+    "measure how they differ.",
+    "List the layers of a bundled network in call order, with the shapes of their outputs.",
+)
+
+
+def _add_network(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--network",
+        choices=("gelu", "relu"),
+        default="gelu",
+        help="bundled network: smooth (gelu, the default) or piecewise affine (relu)",
+    )
+
+
+def _add_question(command: argparse.ArgumentParser, methods: Sequence[str]) -> None:
+    """What is explained, and by which method: the same words for one map as for two."""
+    picture = command.add_mutually_exclusive_group()
+    picture.add_argument("image", nargs="?", type=Path, metavar="IMAGE", help="a picture")
+    picture.add_argument("--scene", type=int, help="a bundled scene, by number (0)")
+    _add_network(command)
+    add = command.add_argument
+    add("--layer", help="as 'jaxcam layers' names it (block3)")
+    add("--class", dest="class_index", type=int, metavar="INT", help="default: the top class")
+    add("--target", choices=("exp_logit", "softmax", "logit"), default="exp_logit")
+    add("--method", choices=methods, default=methods[0], metavar="METHOD", help=" | ".join(methods))
+    rest = argparse.SUPPRESS
+    add("--samples", type=_at_least(1), default=rest, metavar="N", help="noisy samples (25)")
+    add("--noise", type=float, default=rest, help="its deviation, of the picture's range (0.15)")
+    add("--seed", type=_at_least(0), default=rest, help="of the noise (0)")
+    add("--sample-weights", choices=("exact", "uniform"), default=rest, help="default: exact")
+    add("--numerator", choices=("d2", "d1"), default=rest, help="of alpha; default: d2")
+    add("--poles", choices=("bounded", "raw"), default=rest, help="of alpha; default: bounded")
+    add("--chunk-size", type=_at_least(1), metavar="N", help="bounds the memory")
+
+
+def _add_out(command: argparse.ArgumentParser, name: str) -> None:
+    out = {"type": Path, "default": Path(name), "metavar": "FILE"}
+    command.add_argument("--out", **out, help=f"where to write the PNG ({name})")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        value = int(text)
+        if not least <= value < 2**31:
+            raise argparse.ArgumentTypeError(f"needs a whole number from {least} on, not {text}")
+        return value
+
+    return whole

@@ -1,0 +1,100 @@
+"""Answers as facts: dictionaries of plain values, for JSON as they are and for tables in words."""
+
+import math
+from argparse import Namespace
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxcam
+from jaxcam import bundled
+from jaxcam.cli.measure import localisation
+from jaxcam.cli.question import Answer, Question
+
+PACKAGES = ("jax", "jaxlib", "flax", "numpy")
+NOT_OPTIONS = ("command", "json", "image", "out", "network", "layer", "method")
+
+
+def about(asked: Namespace, question: Question, answer: Answer) -> dict[str, Any]:
+    """Say what was asked, and what the network says of it."""
+    scores, index = answer.cam.scores.astype(np.float64), int(answer.cam.target)
+    shares = np.exp(scores - scores.max())
+    return {
+        "command": asked.command,
+        "picture": question.source,
+        "truth": question.truth,
+        "class": index,
+        "label": bundled.CLASS_NAMES[index],
+        "probability": float(shares[index] / shares.sum()),
+        "scores": answer.cam.scores,
+        "network": asked.network,
+        "layer": question.layer,
+        "shape": answer.cam.map.shape,
+        "method": asked.method,
+        "options": {k: v for k, v in vars(asked).items() if k not in NOT_OPTIONS},
+        **environment(),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Say what a reader needs to repeat the numbers."""
+    versions = {"jaxcam": jaxcam.__version__} | {name: version(name) for name in PACKAGES}
+    return {"device": jax.devices()[0].device_kind, "versions": versions}
+
+
+def findings(question: Question, answer: Answer) -> dict[str, Any]:
+    """Say what one engine found.
+
+    samples: the noisy ones that were taken; none where they are proved not to matter.
+    localisation: null where it is not known what a map should find.
+    """
+    found, report = answer.cam, answer.cam.diagnostics.report
+    smoothing, (height, width) = question.method.smoothing, question.image.shape[:2]
+    where = localisation(found.map, answer.boxes, (height, width)) if answer.boxes else None
+    return {
+        "engine": report.engine,
+        "exact": report.exact,
+        "proof": report.proof,
+        "samples": smoothing.num_samples if smoothing and report.noisy else 0,
+        "notes": report.notes,
+        "diagnostics": diagnostics(answer),
+        "map": found.map,
+        "localisation": where,
+        "seconds": answer.seconds,
+    }
+
+
+def diagnostics(answer: Answer) -> dict[str, Any]:
+    """Say what a reader needs to judge a map; ``jaxcam.Diagnostics`` has the definitions.
+
+    relative_standard_error: the largest one, as a share of the map's largest value.
+    """
+    found = answer.cam.diagnostics
+    error, top = found.standard_error, answer.cam.map.max()
+    poles = found.poles._asdict() if found.poles is not None else {}
+    return {
+        **poles,
+        "effective_samples": found.effective_samples,
+        "top_class_kept": found.top_class_kept,
+        "relative_standard_error": None if error is None or top <= 0 else error.max() / top,
+        "standard_error": error,
+        "finite": found.finite,
+        "blank": found.blank,
+    }
+
+
+def plain(value: Any) -> Any:
+    """Turn facts into what JSON knows; what is not a finite number becomes null."""
+    if isinstance(value, dict):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
+        return [plain(inner) for inner in value]
+    if isinstance(value, np.floating):
+        return plain(float(str(value)))  # 0.15, where float(value) has the digits of float64
+    if isinstance(value, np.generic | np.ndarray):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -1,0 +1,100 @@
+"""The tables that a person reads, made from facts (`report`)."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxcam.cli.words import METHODS, by, number, percent, probability
+
+Facts = dict[str, Any]
+Rows = list[tuple[str, ...]]
+
+
+def print_explain(facts: Facts) -> None:
+    """Print an explanation."""
+    _print([*_heading(facts), *_findings(facts)])
+    _print_end(facts, facts)
+
+
+def print_compare(facts: Facts) -> None:
+    """Print two explanations beside each other, and then how they differ."""
+    exact, approximate = facts["maps"]["exact"], facts["maps"]["approximate"]
+    pairs = zip(_findings(exact), _findings(approximate), strict=True)
+    _print(_heading(facts))
+    _print([("", "exact", "approximate"), *((*one, other[1]) for one, other in pairs)])
+    _print(_difference(facts["difference"]))
+    _print_end(facts, exact, approximate)
+
+
+def print_layers(facts: Facts) -> None:
+    """Print the layers of a network."""
+    rows = [(layer["name"], by(layer["shape"]), layer["dtype"]) for layer in facts["layers"]]
+    _print([("layer", "output", "dtype"), *rows], head=True)
+
+
+PRINT = {"explain": print_explain, "compare": print_compare, "layers": print_layers}
+
+
+def _heading(facts: Facts) -> Rows:
+    truth = facts["truth"]
+    right = "" if truth is None else " (right)" if truth == facts["class"] else f" (it is {truth})"
+    return [
+        ("picture", facts["picture"]),
+        ("class", facts["label"] + right),
+        ("probability", probability(facts["probability"])),
+        ("method", METHODS[facts["method"]]),
+        ("layer", f"{facts['layer']}, a map of {by(facts['shape'])}"),
+    ]
+
+
+def _findings(facts: Facts) -> Rows:
+    found, where, seconds = facts["diagnostics"], facts["localisation"] or {}, facts["seconds"]
+    effective = number(found["effective_samples"])
+    kept, error = percent(found["top_class_kept"]), percent(found["relative_standard_error"])
+    return [
+        ("engine", f"{facts['engine']}, {'exact' if facts['exact'] else 'approximate'}"),
+        ("proof", facts["proof"]),
+        ("effective samples", effective and f"{effective} of {facts['samples']}"),
+        ("top class kept", kept and f"by {kept} of the samples"),
+        ("smallest r", number(found.get("smallest_r"))),
+        ("weight from |1 / r| > 1", percent(found.get("share_large"))),
+        ("weight that was bounded", percent(found.get("share_guarded"))),
+        ("weight from D2 < 0", percent(found.get("share_concave"))),
+        ("standard error", error and f"at most {error} of the largest value"),
+        ("boxes found", f"{where['found']} of {where['boxes']}" if where else ""),
+        ("sum in boxes", percent(where.get("energy_in_boxes"))),
+        ("maximum in a box", ("yes" if where["maximum_in_box"] else "no") if where else ""),
+        ("seconds", f"{seconds['first']:.1f} with compilation, then {seconds['rest']:.1f}"),
+    ]
+
+
+def _difference(facts: Facts) -> Rows:
+    moved = number(facts["maximum_moved"])
+    l1, l2 = percent(facts["relative_l1"]), percent(facts["relative_l2"])
+    return [
+        ("relative difference", l1 and f"{l1} in L1, {l2} in L2"),
+        ("correlation", number(facts["correlation"], 4)),
+        ("maximum moved by", f"{moved} position{'' if moved == '1' else 's'}"),
+    ]
+
+
+def _print(rows: Rows, *, head: bool = False) -> None:
+    """Print the rows that have something to say; the names stand out, or the first row does."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    for _ in rows[0]:
+        table.add_column(overflow="fold")
+    for index, (name, *values) in enumerate(rows):
+        if any(values):
+            table.add_row(name, *values, style="bold" if not index and (head or not name) else "")
+    # What is printed is data: no markup in it, and no guesses at what to colour.
+    console = Console(markup=False, highlight=False, emoji=False)
+    with console.capture() as held:
+        console.print(table)
+    print(*(line.rstrip() for line in held.get().splitlines()), "", sep="\n")
+
+
+def _print_end(facts: Facts, *found: Facts) -> None:
+    for note in dict.fromkeys(note for facts in found for note in facts["notes"]):
+        print(f"note: {note}")
+    print(f"{facts['output']} written")

@@ -1,0 +1,29 @@
+"""Values in words, the same in tables and in figures. An empty string stands for nothing."""
+
+METHODS = {
+    "smooth_grad_cam_pp": "Smooth Grad-CAM++",
+    "grad_cam_pp": "Grad-CAM++",
+    "grad_cam": "Grad-CAM",
+}
+
+
+def probability(value: float) -> str:
+    """Word a probability without claiming certainty."""
+    return "above 0.999" if value > 0.999 else f"{value:.3f}"
+
+
+def percent(value: float | None) -> str:
+    """Word a share; one that is not nothing does not read as nothing."""
+    if value is None:
+        return ""
+    return "under 0.1 %" if 0 < value < 0.0005 else f"{100 * value:.1f} %"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Word a number."""
+    return "" if value is None else f"{value:.{digits}g}"
+
+
+def by(shape: list[int]) -> str:
+    """Word a shape: ``8 x 8 x 48``."""
+    return " x ".join(map(str, shape))

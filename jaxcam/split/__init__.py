@@ -1,0 +1,181 @@
+"""Flax models cut at a layer: `split`, and `layers` to see where.
+
+The core of the library takes any pair of pure functions; this package makes them from models of
+`flax.linen` and `flax.nnx`. Nothing outside of it knows about Flax.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from jaxcam.errors import fail
+from jaxcam.split import linen
+from jaxcam.split.census import census, numbered
+from jaxcam.split.passes import cut
+from jaxcam.split.pick import Choice
+from jaxcam.split.refusals import refuse_model
+from jaxcam.split.site import Network, Site, divide
+from jaxcam.types import Split
+
+__all__ = ["layers", "split"]
+
+
+def split(
+    model: Any,
+    layer: str,
+    *,
+    variables: Any = None,
+    call: int = 0,
+    select: Choice = None,
+    logits: Choice = None,
+    **kwargs: Any,
+) -> Split:
+    """Cut a Flax model at a layer into ``features(x) -> a`` and ``scores(a, x)``.
+
+    ``x`` is ``[batch, *spatial, channel]``, ``a`` the layer's output, ``[batch, *spatial, k]``, and
+    the scores are ``[batch, classes]``. ``scores`` runs the whole model with the layer's output
+    replaced by ``a``: what goes around the layer (a residual connection) still comes from ``x``,
+    and ``scores(features(x), x)`` is the model's own output, to the last bit unless the compiler
+    fuses across the layer. Both are pure and work under any transformation of JAX; the model, its
+    state and its class stay as they are. Weights, and arrays among ``kwargs``, are leaves of the
+    result: a split of the same model with new weights of the same shapes reuses what was compiled.
+
+    Parameters
+    ----------
+    model: a `flax.linen` module, or a `flax.nnx` module, which is put into evaluation mode.
+    layer: its name as `layers` gives it, ``"Block_0/Conv_1"`` or ``"stages/3/layers/2"``; ``.``
+        may stand for ``/``.
+    variables: all collections of a linen module; not for nnx, nor for a bound linen module.
+    call: which call, where the model calls the layer several times.
+    select: which array, where the layer returns several: an index, a key, an attribute's name, or
+        a function that returns one of them. A function is compared by identity, so define it once.
+    logits: the same for the model's output; here a function may also compute (``jnp.log``).
+    kwargs: go to the model's call. linen models need theirs for evaluation mode, ``train=False``;
+        ``rngs=`` and ``method=`` go to their ``apply``.
+
+    Raises
+    ------
+    jaxcam.errors.JaxcamError: at once, if the model, its variables, the arguments or (nnx) the
+        name are not usable; when ``features`` or ``scores`` is first traced, if the model does not
+        call the layer, or not as often, or within a loop (``nn.scan``, ``nn.vmap``), or if shapes
+        are not as above.
+
+    Example
+    -------
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> from jaxcam.split import split
+    >>> class Net(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, x):
+    ...         x = x + nn.gelu(nn.Conv(8, (3, 3), name="conv")(x))
+    ...         return nn.Dense(5)(x.mean((1, 2)))
+    >>> x = jax.random.normal(jax.random.key(0), (2, 16, 16, 8))
+    >>> variables = Net().init(jax.random.key(1), x)
+    >>> features, scores = split(Net(), "conv", variables=variables)
+    >>> a = features(x)
+    >>> a.shape, scores(a, x).shape
+    ((2, 16, 16, 8), (2, 5))
+    >>> bool(jnp.all(scores(a, x) == Net().apply(variables, x)))
+    True
+    """
+    where = f"jaxcam.split(model, {layer!r})"
+    path = _path(where, layer)
+    network = _network(where, model, variables, kwargs)
+    _check_layer(where, model, path)
+    _check_options(where, call, select, logits)
+    arguments, arrays = divide(where, kwargs)
+    site = Site(network.adapter, network.model, path, call, select, logits, arguments)
+    return cut(site, _snapshot(network.weights), _snapshot(arrays))
+
+
+def layers(model: Any, x: Any, *, variables: Any = None, **kwargs: Any) -> dict[str, Any]:
+    """Shape and dtype of every layer's output, by the name that `split` takes, in call order.
+
+    Nothing is computed: ``x`` may be a `jax.ShapeDtypeStruct`. A layer stands before those inside
+    it, and the model itself is left out. What a layer returns besides one array is given as a
+    pytree (`split` then needs ``select=``). Later calls of a layer stand as ``"name call=1"``, for
+    ``split(model, "name", call=1)``. Layers inside a loop (``nn.scan``, ``nn.vmap``) are left out,
+    because they cannot be split.
+
+    Raises `jaxcam.errors.JaxcamError` as `split` does if the model or its variables are not usable.
+
+    Example
+    -------
+    >>> import jax
+    >>> from flax import nnx
+    >>> from jaxcam.split import layers
+    >>> rngs = nnx.Rngs(0)
+    >>> conv, norm = nnx.Conv(3, 8, (3, 3), strides=2, rngs=rngs), nnx.BatchNorm(8, rngs=rngs)
+    >>> model = nnx.Sequential(conv, norm, nnx.relu)
+    >>> for name, output in layers(model, jax.ShapeDtypeStruct((1, 16, 16, 3), "float32")).items():
+    ...     print(name, output.shape)
+    layers/0 (1, 8, 8, 8)
+    layers/1 (1, 8, 8, 8)
+    """
+    where = "jaxcam.layers(model, x)"
+    network = _network(where, model, variables, kwargs)
+    return dict(numbered(census(network, *divide(where, kwargs), x)))
+
+
+def _network(where: str, model: Any, variables: Any, kwargs: Mapping[str, Any]) -> Network:
+    """Whose model it is. Only a process that has imported nnx can have a module of it."""
+    if isinstance(model, nn.Module):
+        return linen.network(where, model, variables, kwargs)
+    if _is_nnx(model):
+        from jaxcam.split import nnx
+
+        return nnx.network(where, model, variables)
+    refuse_model(where, model)
+
+
+def _is_nnx(model: Any) -> bool:
+    module = getattr(sys.modules.get("flax.nnx"), "Module", None)
+    return module is not None and isinstance(model, module)
+
+
+def _path(where: str, layer: Any) -> tuple[str, ...]:
+    """``"a/b"`` or ``"a.b"`` in parts; with a slash in it, a dot is part of a name."""
+    if not isinstance(layer, str):
+        fail(
+            where,
+            needs="the name of a layer",
+            got=f"a {type(layer).__name__}",
+            remedy="jaxcam.layers(model, x) lists the names.",
+        )
+    return tuple(filter(None, layer.split("/" if "/" in layer else ".")))
+
+
+def _check_layer(where: str, model: Any, path: tuple[str, ...]) -> None:
+    """What can be said of a name without an input: a linen model shows them when called."""
+    if _is_nnx(model):
+        from jaxcam.split import nnx
+
+        nnx.check_layer(where, model, path)
+    elif not path:
+        fail(
+            where,
+            needs="the name of a layer, and not the whole model",
+            got="no name",
+            remedy="jaxcam.layers(model, x, variables=variables) lists the names.",
+        )
+
+
+def _check_options(where: str, call: Any, select: Any, logits: Any) -> None:
+    if not isinstance(call, int) or call < 0:
+        fail(where, needs="call= from 0 on", got=repr(call), remedy="0 is the first call.")
+    for option, choice in {"select": select, "logits": logits}.items():
+        if not (choice is None or isinstance(choice, int | str) or callable(choice)):
+            fail(
+                where,
+                needs=f"{option}= to be an index, a key or a function",
+                got=repr(choice),
+                remedy=f"Pass {option}=lambda output: output[...] for anything else.",
+            )
+
+
+def _snapshot(tree: Any) -> Any:
+    """New containers around the same arrays: a model trained further does not change the split."""
+    return jax.tree.map(lambda leaf: leaf, tree)

@@ -1,0 +1,147 @@
+"""The two pure functions of a split, ``features`` and ``scores``, for any adapter.
+
+Both run the whole model. ``features`` returns what the layer returned; ``scores`` puts ``a`` in
+its place, so that whatever goes around the layer is right, and XLA removes what has become dead.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import Partial
+
+from jaxcam.errors import fail
+from jaxcam.split.pick import describe, holds, pick, replace
+from jaxcam.split.refusals import refuse_layer
+from jaxcam.split.site import Site, join
+from jaxcam.types import Split
+
+
+class Seen(NamedTuple):
+    """One call of the layer: its output if that was asked for, and a witness of shape ``[0]``.
+
+    The witness leaves ``scan`` and ``vmap`` with another axis: the call stands for many.
+    """
+
+    value: Any
+    witness: Array
+
+    @property
+    def stacked(self) -> bool:
+        """Whether a transformation has stacked what it left with."""
+        return self.witness.ndim != 1
+
+
+def cut(site: Site, weights: Any, arrays: tuple[Any, ...]) -> Split:
+    """The split at ``site``. The leaves of both halves are the weights and the keyword arrays."""
+    return Split(Partial(features, site, weights, arrays), Partial(scores, site, weights, arrays))
+
+
+def features(site: Site, weights: Any, arrays: tuple[Any, ...], x: Array) -> Array:
+    """``a``: the layer's output for ``x``."""
+    output, seen = _run(site, weights, arrays, None, x)
+    a = seen[site.call].value
+    _check_activations(site, a, x)
+    _check_scores(site, _logits(site, output), x)
+    return a
+
+
+def scores(site: Site, weights: Any, arrays: tuple[Any, ...], a: Array, x: Array) -> Array:
+    """``[batch, classes]`` of ``x`` with ``a`` in place of the layer's output."""
+    _check_activations(site, a, x)
+    output, _ = _run(site, weights, arrays, a, x)
+    logits = _logits(site, output)
+    _check_scores(site, logits, x)
+    return logits
+
+
+def visit(site: Site, before: tuple[Seen, ...], output: Any, a: Array | None) -> tuple[Any, Seen]:
+    """What an adapter's hook does when the layer returns: what goes on, and what is kept.
+
+    ``before`` are its earlier calls. Counting by a value and not by a Python number makes the
+    count right where a trace is cached (``nn.jit``, ``nnx.jit``).
+    """
+    if len(before) != site.call:
+        return output, Seen(None, jnp.zeros(0))
+    layer = pick(output, site.select, call=str(site), what="a layer's output", option="select")
+    if not holds(output, layer):
+        fail(
+            str(site),
+            needs="select= to pick one array of the layer's output as it is",
+            got=f"a new array, computed from {describe(output)}",
+            remedy="Let select= return an entry of the output unchanged.",
+        )
+    if a is None:
+        return output, Seen(layer, jnp.zeros(0))
+    if a.shape != layer.shape:
+        fail(
+            f"{site}.scores(a, x)",
+            needs=f"a of the layer's own shape, {describe(layer)}",
+            got=describe(a),
+            remedy="Pass features(x), or something of its shape, and the same batch of x.",
+        )
+    return replace(output, layer, a), Seen(None, jnp.zeros(0))
+
+
+def _run(
+    site: Site, weights: Any, arrays: tuple[Any, ...], a: Array | None, x: Array
+) -> tuple[Any, tuple[Seen, ...]]:
+    """Run the model once, or say why the layer cannot be watched in it.
+
+    A layer inside a loop or a branch fails in as many ways as there are of them, so whatever goes
+    wrong, the census is asked first; where it has no objection the error itself stands.
+    """
+    try:
+        output, seen = site.adapter.run(site, weights, join(site.arguments, arrays), a, x)
+        if len(seen) <= site.call or seen[site.call].stacked:
+            fail(
+                str(site),
+                needs="a layer whose output can be taken out of the model",
+                got="one inside a transformation that keeps it",
+                remedy="Take a layer outside of it; jaxcam.layers lists the candidates.",
+            )
+    except Exception:
+        refuse_layer(site, weights, arrays, x)
+        raise
+    return output, seen
+
+
+def _logits(site: Site, output: Any) -> Array:
+    return pick(output, site.logits, call=str(site), what="a model's output", option="logits")
+
+
+def _check_activations(site: Site, a: Array, x: Array) -> None:
+    """``[batch, *spatial, k]``, floating, with the batch of ``x`` and at least one spatial axis."""
+    shapes = f"{describe(a)} for x {describe(x)}"
+    if not jnp.issubdtype(a.dtype, jnp.floating):
+        fail(
+            str(site),
+            needs="floating activations, to differentiate by",
+            got=shapes,
+            remedy="Take a layer behind this one.",
+        )
+    if a.ndim == 2:
+        fail(
+            str(site),
+            needs="activations [batch, *spatial, k], to draw a map over the spatial axes",
+            got=f"{shapes}, which has no spatial axis",
+            remedy="Take a layer before the pooling or the flattening, such as a convolution.",
+        )
+    if a.ndim < 3 or x.ndim < 1 or a.shape[0] != x.shape[0]:
+        fail(
+            str(site),
+            needs="activations [batch, *spatial, k] with the batch axis of x first",
+            got=shapes,
+            remedy="Pass x with its batch axis (x[None] for one example), or take another layer.",
+        )
+
+
+def _check_scores(site: Site, logits: Array, x: Array) -> None:
+    if logits.ndim != 2 or logits.shape[0] != x.shape[0]:
+        fail(
+            str(site),
+            needs="scores [batch, classes] from the model",
+            got=f"{describe(logits)} for x {describe(x)}",
+            remedy="Say what the scores are by logits=, an index, a key or a function of the "
+            "model's output, and pass x with its batch axis.",
+        )

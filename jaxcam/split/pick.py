@@ -1,0 +1,75 @@
+"""Picking one array from what a layer or a model returns, and putting another in its place."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from jaxcam.errors import fail
+
+Choice = int | str | Callable[[Any], Any] | None
+"""An index, a key or an attribute's name, or a function of the whole; ``None``: it is an array."""
+
+
+def is_array(value: Any) -> bool:
+    """Whether JAX would trace it, concrete or abstract; Python scalars stay Python."""
+    return isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
+
+
+def pick(tree: Any, choice: Choice, *, call: str, what: str, option: str) -> Array:
+    """The array that ``choice`` means in ``tree``, or an error that names the ``option`` to give.
+
+    An array is its own answer: an index into it would pick an example of the batch.
+    """
+    got = describe(tree) + ("" if choice is None else f" with {option}={choice!r}")
+    if is_array(tree) and choice is not None and not callable(choice):
+        fail(
+            call,
+            needs=f"no {option}= where {what} is one array",
+            got=got,
+            remedy=f"Leave {option}= away.",
+        )
+    if choice is None:
+        picked, needs = tree, f"{what} that is one array"
+        remedy = f"Say which one by {option}=, an index, a key or a function that returns it."
+    else:
+        picked = choice(tree) if callable(choice) else _entry(tree, choice)
+        needs = f"{option}= to pick one array from {what}"
+        remedy = "Give an index, a key or a function that finds an array in it."
+    if not is_array(picked):
+        fail(call, needs=needs, got=got, remedy=remedy)
+    return picked
+
+
+def replace(tree: Any, old: Array, new: Array) -> Any:
+    """``tree`` with ``new`` wherever it holds the very object ``old``."""
+    return jax.tree.map(lambda leaf: new if leaf is old else leaf, tree)
+
+
+def holds(tree: Any, array: Array) -> bool:
+    """Whether ``array`` is itself a leaf of ``tree``, and not computed from one."""
+    return any(leaf is array for leaf in jax.tree.leaves(tree))
+
+
+def describe(tree: Any) -> str:
+    """The structure with ``float32[2,8,8,4]`` for each array, cut where it gets long."""
+    if is_array(tree):
+        return f"{tree.dtype}[{','.join(map(str, tree.shape))}]"
+    if isinstance(tree, Mapping):
+        inner = ", ".join(f"{key!r}: {describe(value)}" for key, value in tree.items())
+        text = f"{{{inner}}}"
+    elif isinstance(tree, list | tuple):
+        text = f"{type(tree).__name__}({', '.join(map(describe, tree))})"
+    else:
+        text = type(tree).__name__ if tree is not None else "None"
+    return text if len(text) < 300 else text[:297] + "..."
+
+
+def _entry(tree: Any, choice: int | str) -> Any:
+    """``tree[choice]``, else the attribute of that name (a struct), else ``None``."""
+    try:
+        return tree[choice]
+    except (KeyError, IndexError, TypeError):
+        return getattr(tree, choice, None) if isinstance(choice, str) else None
