@@ -85,7 +85,7 @@ def scene(index: int = 0) -> Scene:
 def prepare(image: Image.Image | np.ndarray) -> np.ndarray:
     """Any picture as the networks' input: float32 ``[64, 64, 1]`` in 0..1.
 
-    ``image`` is a Pillow image of any mode and size, or uint8 ``[h, w]``, ``[h, w, 1]``,
+    ``image`` is a Pillow image of any size, or uint8 ``[h, w]``, ``[h, w, 1]``,
     ``[h, w, 3]`` or ``[h, w, 4]``. It becomes grey, transparent parts become black, and the whole
     of it is squeezed into 64x64, so that a map covers the whole picture. The networks know bright
     digits of 16 to 20 pixels on a dark ground.
@@ -111,7 +111,7 @@ def _picture(array: np.ndarray) -> Image.Image:
 def _grey(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
-    if picture.mode in ("I", "F", "LAB"):  # no fixed range, or unknown to Pillow's conversion
+    if picture.mode in ("I", "F", "LAB", "La"):  # no fixed range, or unknown to Pillow's conversion
         fail(
             "bundled.prepare",
             needs="a picture that Pillow can turn into 8 bits of grey",

@@ -53,8 +53,8 @@ def run(
 ) -> tuple[Any, tuple[Seen, ...]]:
     """Run the model with the layer watched or, given ``a``, replaced.
 
-    The layer is the module that finds a slot for it among its variables, and not the one with the
-    right path: of two blocks alike, ``nn.jit`` traces only the first, under the first one's path.
+    The layer is the module that finds the slot for it among its variables. With the slot its block
+    differs from others like it, of which ``nn.jit`` traces only the first.
     """
     collection = f"jaxcam {site.call} {site.select!r}"  # what else a cached trace depends on
 

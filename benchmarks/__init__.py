@@ -1,0 +1,1 @@
+"""Benchmarks: one question per file; each prints a table and writes JSON with its environment."""
