@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 
@@ -41,7 +42,7 @@ class ResNet50(nn.Module):
         """Give the logits of ``x: [batch, 224, 224, 3]``."""
         x = nn.Conv(64, (7, 7), (2, 2), use_bias=False, name="conv1")(x)
         x = nn.relu(nn.BatchNorm(use_running_average=not train, name="bn1")(x))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")
         for stage, blocks in enumerate((3, 4, 6, 3), start=1):
             for block in range(blocks):
                 stride = 2 if stage > 1 and block == 0 else 1
@@ -53,6 +54,5 @@ class ResNet50(nn.Module):
 def initialised(seed: int = 0) -> tuple[ResNet50, Any]:
     """Give the model and random variables."""
     model = ResNet50()
-    x = jax.ShapeDtypeStruct((1, 224, 224, 3), "float32")
-    variables = jax.jit(lambda key: model.init(key, jax.numpy.zeros(x.shape, x.dtype)))
-    return model, variables(jax.random.key(seed))
+    initialise = jax.jit(lambda key: model.init(key, jnp.zeros((1, 64, 64, 3))))
+    return model, initialise(jax.random.key(seed))

@@ -97,7 +97,10 @@ def temporary_bytes(split: jaxcam.Split, x: jax.Array, samples: int) -> int:
         return jaxcam.smooth_grad_cam_pp(split, x, 3, key=key, num_samples=samples).map
 
     compiled = jax.jit(run).lower(split, x, jax.random.key(0)).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        raise RuntimeError("this backend does not say how much memory a program needs")
+    return analysis.temp_size_in_bytes
 
 
 def show(result: dict[str, Any]) -> None:

@@ -145,7 +145,7 @@ def test_logits_of_ten_thousand_give_finite_maps(network, target):
 
 
 def test_tiny_gradients_keep_their_alphas():
-    """A gradient of 1e-15 has a cube of 1e-45, below float32: the map must scale with g, not vanish."""
+    """A gradient of 1e-15 has a cube below float32: the map must scale with it, not vanish."""
     small = weights()._replace(head=weights().head * 1e-15)
     split = relu()._replace(scores=Partial(relu().scores.func, small))
     plain = jaxcam.cam(relu(), images(), grad_cam_pp(), 1)
