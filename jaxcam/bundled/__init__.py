@@ -1,9 +1,9 @@
 """Two small trained networks and ten pictures, so that the first command has something to explain.
 
 A picture is a scene of one to three handwritten digits of one class among pieces of other digits,
-with the box of every instance: what a map should find is known. The networks never saw the
-handwriting of these scenes. ``benchmarks/train_bundled.py`` made all of it and says how good the
-networks are. Nothing here is loaded by ``import jaxcam``.
+with the box of every instance: what a map should find is known. No digit image of these scenes
+was in training. ``benchmarks/train_bundled.py`` made all of it and says how good the networks are.
+Nothing here is loaded by ``import jaxcam``.
 
     >>> from jaxcam import bundled
     >>> model, variables = bundled.load("gelu")

@@ -42,13 +42,15 @@ class Unit(nn.Module):
 class Block(nn.Module):
     """Halve the resolution if ``stride`` is 2, then ``x + Unit(x)``, ``residuals`` times.
 
-    The output is the sum behind the last activation: what a map of this block is about.
+    The output is the sum behind the last activation: what a map of this block is about. Windows
+    that halve are even, so that each position of a map sees the pixels around its own centre; odd
+    ones are padded on one side only, and maps come out half a position up and left of the picture.
     """
 
     width: int
     kind: Kind
     stride: int = 2
-    window: int = 3
+    window: int = 4
     residuals: int = 1
 
     @nn.compact
@@ -69,7 +71,7 @@ class DigitNet(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         check_kind("DigitNet", self.kind)
         x = 4 * (x - 0.25)  # the pictures' mean to 0 and their spread to about 1
-        x = Block(16, self.kind, window=5, residuals=0, name="block1")(x, train)
+        x = Block(16, self.kind, window=6, residuals=0, name="block1")(x, train)
         x = Block(32, self.kind, name="block2")(x, train)
         x = Block(48, self.kind, residuals=2, name="block3")(x, train)
         x = Block(48, self.kind, stride=1, name="block4")(x, train)

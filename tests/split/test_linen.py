@@ -275,6 +275,8 @@ def test_unhashable_models_compare_by_value():
         return jax.tree.structure(split(model, "Conv_0", variables=init(model)))
 
     assert structure([3, 4]) == structure([3, 4])
+    sites = [split(Widths([3, 4]), "Conv_0", variables={}).features.args[0] for _ in range(2)]
+    assert hash(sites[0]) == hash(sites[1])
     assert structure([3, 4]) != structure([3, 5])
     array = np.ones(2)
     assert structure((3, 4)) != structure([3, 4])
@@ -440,6 +442,7 @@ def test_layers_see_through_remat_and_jit(wrap):
 
 def test_layers_give_structures_and_later_calls():
     found = layers(Structured(), X, variables=init(Structured()))
+    assert list(found) == ["pair", "pair/Conv_0", "Dense_0"]
     first, second = found["pair"]
     assert first["map"].shape == second.shape == X.shape
     again = layers(Twice(), X, variables=init(Twice()))

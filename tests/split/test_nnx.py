@@ -246,13 +246,14 @@ def test_evaluation_mode_whatever_the_model_is_in():
 @pytest.mark.parametrize("by_reference", [False, True])
 def test_a_split_keeps_the_weights_that_it_was_made_with(by_reference):
     with nnx.var_defaults(ref=by_reference):
-        model = Net()
-    features, scores = split(model, "blocks/0")
+        model = Twice()
+    features, scores = halves = split(model, "conv")
     a, y = features(X), scores(features(X), X)
-    perturb(model, seed=9)
+    assert jax.jit(lambda split, x: split.features(x))(halves, X).shape == a.shape
+    model.conv.kernel[...] = 2 * model.conv.kernel[...]
     np.testing.assert_array_equal(features(X), a)
     np.testing.assert_array_equal(scores(a, X), y)
-    assert jnp.abs(split(model, "blocks/0").features(X) - a).max() > 1e-3
+    assert jnp.abs(split(model, "conv").features(X) - a).max() > 1e-3
 
 
 def test_new_weights_reuse_the_compiled_program(graph):
@@ -274,6 +275,24 @@ def test_new_weights_reuse_the_compiled_program(graph):
     assert len(traces) == 1
     explain(split(model, "blocks/1/conv", gain=gain), X)
     assert len(traces) == 2
+
+
+def test_compiled_blocks_of_the_model_are_compiled_once(graph):
+    traces = []
+
+    @nnx.jit
+    def counted(block, x):
+        traces.append(1)
+        return block(x)
+
+    model = Net(counted)
+    for seed in (1, 2):
+        perturb(model, seed)
+        features, scores = split(model, "blocks/1/conv")
+        scores(features(X), X)
+        if seed == 1:
+            first = len(traces)
+    assert len(traces) == first
 
 
 def test_weights_are_leaves_and_none_is_a_constant():

@@ -1,0 +1,141 @@
+"""The README's code runs as it stands, on networks such as its reader has."""
+
+import re
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxcam
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+X = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
+
+
+class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        for name in ("block3", "layer4"):
+            x = nn.gelu(nn.Conv(8, (3, 3), (2, 2), name=name)(x))
+        return nn.Dense(300)(x.mean(axis=(1, 2)))
+
+
+class Block(nnx.Module):
+    def __init__(self, rngs):
+        self.conv1 = nnx.Conv(3, 3, (3, 3), rngs=rngs)
+
+    def __call__(self, x):
+        return x + nnx.relu(self.conv1(x))
+
+
+class Stage(nnx.Module):
+    def __init__(self, rngs):
+        self.blocks = nnx.List([Block(rngs), Block(rngs)])
+
+    def __call__(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class NNX(nnx.Module):
+    def __init__(self, rngs):
+        self.layer3 = Stage(rngs)
+        self.head = nnx.Linear(3, 300, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(self.layer3(x).mean(axis=(1, 2)))
+
+
+def block(*words: str) -> str:
+    """Find the one block of the README that holds all the words."""
+    found = [code for code in BLOCKS if all(word in code for word in words)]
+    assert len(found) == 1, (words, len(found))
+    return found[0]
+
+
+def run(code: str, **names):
+    """Execute a block under the names that its reader has, with JAX's own promotion rules."""
+    promotion = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
+    with promotion[0], promotion[1]:
+        exec(compile(code, "README.md", "exec"), names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def linen():
+    model = Linen()
+    return {"model": model, "variables": model.init(jax.random.key(0), X), "x": X}
+
+
+def test_a_linen_model_in_ten_lines(linen, capsys):
+    code = block("variables=variables", "jaxcam.overlay")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    names = run(code, **linen)
+    assert names["picture"].shape == (16, 16, 3)
+    assert names["picture"].dtype == np.uint8
+    assert names["result"].map.shape == (2, 4, 4)
+    printed = capsys.readouterr().out
+    assert "layer4" in printed
+    assert "directional" in printed or "affine" in printed
+
+
+def test_an_nnx_model():
+    names = run(block("layer3/blocks/1/conv1"), model=NNX(nnx.Rngs(0)), x=X)
+    assert names["result"].map.shape == (2, 16, 16)
+    assert (names["result"].target == 281).all()
+
+
+def test_a_pair_of_functions_and_other_methods():
+    def features(params, x):
+        return jax.nn.relu(x @ params["a"])
+
+    def scores(params, a, x):
+        return a.mean(axis=(1, 2)) @ params["b"]
+
+    params = {"a": jnp.ones((3, 4)) / 3, "b": jnp.eye(4, 5)}
+    names = run(block("Partial(features, params)"), features=features, scores=scores, params=params)
+    more = run(block("jaxcam.smooth("), jax=jax, jaxcam=jaxcam, split=names["split"], x=X)
+    assert more["result"].map.shape == (2, 16, 16)
+    assert more["result"].diagnostics.report.engine == "gradient"
+
+
+def test_training_code(linen):
+    names = run(block("def loss("), jax=jax, jaxcam=jaxcam, model=linen["model"])
+    inside = np.zeros((2, 8, 8), np.float32)
+    inside[:, 2:5, 2:5] = 1
+    labels = np.array([3, 4])
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        value, gradient = jax.value_and_grad(names["loss"])(
+            linen["variables"]["params"], X, labels, inside, jax.random.key(0)
+        )
+    assert -1 <= value <= 0
+    leaves = jax.tree.leaves(gradient)
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    assert max(np.abs(leaf).max() for leaf in leaves) > 0
+
+
+def test_the_check_of_derivatives():
+    log_score = lambda a: jnp.tanh(a).sum()  # noqa: E731
+    run(block("check_derivatives"), jaxcam=jaxcam, log_score=log_score, a=jnp.ones((2, 2, 3)))
+
+
+def test_every_block_is_run():
+    assert len(BLOCKS) == 6
+
+
+def test_commands_are_marked_for_the_machine_that_checks_them():
+    marks = re.findall(r"<!-- command: (\w+) -->\n```sh\n(.*?)\n```", README)
+    assert [name for name, _ in marks] == ["explain", "test"]
+    assert all("\n" not in command for _, command in marks)
+
+
+def test_pictures_and_files_that_are_named_exist():
+    root = Path(__file__).parents[1]
+    for path in re.findall(r"\]\(((?!https?:)[^)#]+)\)", README):
+        assert (root / path).exists(), path
