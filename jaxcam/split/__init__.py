@@ -47,7 +47,7 @@ def split(
     ----------
     model: a `flax.linen` module, or a `flax.nnx` module, which is put into evaluation mode.
     layer: its name as `layers` gives it, ``"Block_0/Conv_1"`` or ``"stages/3/layers/2"``; ``.``
-        may stand for ``/``.
+        may stand for ``/`` where there is none.
     variables: all collections of a linen module; not for nnx, nor for a bound linen module.
     call: which call, where the model calls the layer several times.
     select: which array, where the layer returns several: an index, a key, an attribute's name, or
@@ -82,9 +82,8 @@ def split(
     True
     """
     where = f"jaxcam.split(model, {layer!r})"
-    path = _path(where, layer)
     network = _network(where, model, variables, kwargs)
-    _check_layer(where, model, path)
+    path = _path(where, model, layer)
     _check_options(where, call, select, logits)
     arguments, arrays = divide(where, kwargs)
     site = Site(network.adapter, network.model, path, call, select, logits, arguments)
@@ -136,8 +135,11 @@ def _is_nnx(model: Any) -> bool:
     return module is not None and isinstance(model, module)
 
 
-def _path(where: str, layer: Any) -> tuple[str, ...]:
-    """``"a/b"`` or ``"a.b"`` in parts; with a slash in it, a dot is part of a name."""
+def _path(where: str, model: Any, layer: Any) -> tuple[str, ...]:
+    """``"a/b"`` or ``"a.b"`` in parts; with a slash in it, a dot is part of a name.
+
+    A linen model shows its layers only when it is called: there an unknown name is found then.
+    """
     if not isinstance(layer, str):
         fail(
             where,
@@ -145,22 +147,19 @@ def _path(where: str, layer: Any) -> tuple[str, ...]:
             got=f"a {type(layer).__name__}",
             remedy="jaxcam.layers(model, x) lists the names.",
         )
-    return tuple(filter(None, layer.split("/" if "/" in layer else ".")))
-
-
-def _check_layer(where: str, model: Any, path: tuple[str, ...]) -> None:
-    """What can be said of a name without an input: a linen model shows them when called."""
+    path = tuple(filter(None, layer.split("/" if "/" in layer else ".")))
     if _is_nnx(model):
         from jaxcam.split import nnx
 
-        nnx.check_layer(where, model, path)
-    elif not path:
+        return nnx.resolve(where, model, path)
+    if not path:
         fail(
             where,
             needs="the name of a layer, and not the whole model",
             got="no name",
             remedy="jaxcam.layers(model, x, variables=variables) lists the names.",
         )
+    return path
 
 
 def _check_options(where: str, call: Any, select: Any, logits: Any) -> None:

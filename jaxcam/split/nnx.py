@@ -44,10 +44,16 @@ def network(call: str, model: nnx.Module, variables: Any) -> Network:
     return Network(ADAPTER, graph, jax.tree.map(_value, state, is_leaf=_is_variable))
 
 
-def check_layer(call: str, model: nnx.Module, path: tuple[str, ...]) -> None:
-    """Refuse a path that leads to no module; whether it is called shows when the model runs."""
-    if not path or not isinstance(_walk(model, path), nnx.Module):
+def resolve(call: str, model: nnx.Module, path: tuple[str, ...]) -> tuple[str, ...]:
+    """The path by which `jaxcam.layers` knows a module, which may have several; or a refusal.
+
+    Whether the model calls it shows when it runs.
+    """
+    layer = _walk(model, path)
+    if not path or not isinstance(layer, nnx.Module):
         refuse_name(call, "/".join(path), (name for name, _ in _layers(model)))
+    names = (name for name, node in _layers(model) if node is layer)
+    return tuple(next(names, "/".join(path)).split("/"))
 
 
 def run(

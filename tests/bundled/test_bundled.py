@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict
 from PIL import Image
 
 from benchmarks import scenes as generator
+from benchmarks import train_bundled
 from benchmarks.scenes import digit_indices, make_scenes
 from jaxcam import bundled
 from jaxcam.bundled.network import KINDS, DigitNet
@@ -57,7 +58,7 @@ def test_the_stored_variables_are_the_models(kind, record):
     )
     assert all(bool(jnp.isfinite(v).all()) for v in flatten_dict(variables).values())
     parameters = sum(v.size for v in flatten_dict(variables["params"]).values())
-    assert parameters == record["networks"][kind]["parameters"] < 100_000
+    assert parameters == record["networks"][kind]["parameters"] < 110_000
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,6 +82,20 @@ def test_blocks_are_named_and_sized_as_documented(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_position_sees_the_pixels_around_its_own_centre(kind):
+    model, variables = bundled.load(kind)
+
+    def middle(x):
+        kept = model.apply(variables, x, capture_intermediates=True)[1]["intermediates"]
+        return kept["block2"]["__call__"][0][0, 8, 8].sum()
+
+    seen = jax.grad(middle)(bundled.scene(0).image[None])[0, :, :, 0] != 0
+    for axis in (0, 1):
+        pixels = np.flatnonzero(seen.any(axis))
+        assert (pixels[0] + pixels[-1] + 1) / 2 == 8.5 * 64 / 16
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_bundled_picture_is_classified_right(kind):
     every = bundled.scenes()
     found = classify(kind, np.stack([scene.image for scene in every]))
@@ -101,6 +116,20 @@ def test_the_record_is_of_the_stored_networks(kind, record):
     accuracy = np.mean(classify(kind, unit(held_out.images)) == held_out.labels)
     assert accuracy == pytest.approx(networks[kind]["accuracy"], abs=0.001)
     assert networks[kind]["accuracy"] >= 0.97
+
+
+@pytest.mark.slow
+def test_a_short_training_run_writes_where_it_is_told(tmp_path, monkeypatch):
+    words = ["train", "--epochs=1", "--scenes=64", "--held-out=40", "--batch=16"]
+    monkeypatch.setattr(sys, "argv", [*words, f"--out={tmp_path}"])
+    before = RECORD.read_bytes()
+    with jax.numpy_dtype_promotion("standard"):  # optax's schedules rely on it
+        train_bundled.main()
+    written = json.loads((tmp_path / "train_bundled.json").read_text())
+    assert written["settings"]["scenes"] == 64
+    assert written["networks"].keys() == set(KINDS)
+    assert {path.name for path in tmp_path.glob("*.npz")} == {"gelu.npz", "relu.npz", "scenes.npz"}
+    assert RECORD.read_bytes() == before
 
 
 def test_the_pictures_are_the_recorded_held_out_ones(record):
@@ -183,6 +212,11 @@ def test_prepare_takes_any_mode_and_size(mode):
     assert (ready.shape, ready.dtype) == ((64, 64, 1), np.float32)
     np.testing.assert_allclose(ready[:, :30], 1, atol=0.02)
     np.testing.assert_allclose(ready[:, 34:], 0, atol=0.02)
+
+
+def test_prepare_averages_what_it_shrinks():
+    stripes = np.tile(np.array([[0], [255]], np.uint8), (320, 640))
+    np.testing.assert_allclose(bundled.prepare(stripes), 0.5, atol=0.02)
 
 
 def test_prepare_shows_transparent_parts_as_black():

@@ -322,6 +322,15 @@ def test_call_says_which_of_several_calls(graph, layer, call):
     np.testing.assert_allclose(scores(outputs[call] + 1, X), moved.mean((1, 2)), rtol=1e-5)
 
 
+def test_a_layer_is_the_same_under_each_of_its_names():
+    one, other = (split(Twice(), name) for name in ("conv", "alias/same"))
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    with pytest.raises(JaxcamError, match="called 3 times"):
+        split(Twice(), "conv", call=3).features(X)
+    with pytest.raises(JaxcamError, match="the layer's own shape"):
+        one.scores(X[:, :2], X)
+
+
 def test_select_and_logits_pick_from_structures_behind_super():
     model = Structured()
     y = model.conv(X)
