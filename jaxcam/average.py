@@ -100,24 +100,31 @@ def standard_error(
     """
     groups = average.weight.shape[0]
     members = np.bincount(np.arange(num_samples) % groups)
+    rest = jax.tree.map(_without_each, average.sums)
+    left = _without_each(average.weight)
+    # A group that holds all the weight leaves nothing to compare with: its rest counts as zero.
+    left = jnp.where(left > 0, left, 1)
 
-    def without(group: Array) -> Array:
-        others = (jnp.arange(groups) != group).astype(average.weight.dtype)
-        left = (others * average.weight).sum()
-        # A group that holds all the weight leaves nothing to compare with: its rest counts as zero.
-        safe = jnp.where(left > 0, left, 1)
-        return statistic(
-            jax.tree.map(
-                lambda sums: (_along(others, sums) * sums).sum(axis=0) / safe, average.sums
-            )
-        )
+    def without(rest: Derivatives, left: Array) -> Array:
+        return statistic(jax.tree.map(lambda sums: sums / left, rest))
 
     whole = statistic(mean(average))
-    others = jax.lax.map(without, jnp.arange(groups))
+    others = jax.lax.map(lambda one: without(*one), (rest, left))
     ratio = _along(jnp.asarray(num_samples / members, whole.dtype), others)
     pseudo = ratio * whole[None] - (ratio - 1) * others
     centre = groups * whole - ((1 - 1 / ratio) * others).sum(axis=0)
     return jnp.sqrt((((pseudo - centre[None]) ** 2) / (ratio - 1)).mean(axis=0))
+
+
+def _without_each(values: Array) -> Array:
+    """Sum ``[groups, ...]`` over all groups but one, for each one.
+
+    By sums from both ends: subtracting the one from the whole would cancel where it is most of it.
+    """
+    nothing = jnp.zeros_like(values[:1])
+    before = jnp.concatenate([nothing, jnp.cumsum(values[:-1], axis=0)])
+    behind = jnp.concatenate([jnp.cumsum(values[:0:-1], axis=0)[::-1], nothing])
+    return before + behind
 
 
 def _along(vector: Array, values: Array) -> Array:

@@ -17,7 +17,7 @@ from jaxcam.errors import JaxcamWarning, fail
 from jaxcam.methods import grad_cam_pp
 from jaxcam.precision import wide_dtype
 from jaxcam.targets import as_target, check_class
-from jaxcam.types import CAM, Method, Smoothing, Split, held
+from jaxcam.types import CAM, Method, Smoothing, Split, shared
 
 Progress = Callable[[int, int], None]
 SAMPLE_WEIGHTS = ("exact", "uniform")
@@ -174,8 +174,7 @@ def cam(
     _check_chunk_size(chunk_size)
     target, (channels, neurons) = as_target(target), maps.check_subset(channels, neurons)
     keys, level, compiled = _noise(method, key, x)
-    split = Split(held(split.features), held(split.scores))
-    job = explain.Job(split, x, target, keys, level, channels, neurons)
+    job = explain.Job(shared(split), x, target, keys, level, channels, neurons)
     settings = explain.Settings(compiled, engine, chunk_size)
     result = _explain(job, settings) if progress is None else _shown(job, settings, progress)
     maps.check_channels(channels, result.weights.shape[-1])

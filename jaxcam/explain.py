@@ -24,7 +24,7 @@ from jaxcam.derivatives.derive import in_single_precision
 from jaxcam.plan import Network, check_network, plan
 from jaxcam.precision import widen
 from jaxcam.targets import Target
-from jaxcam.types import CAM, Derivatives, Diagnostics, Method, Report, Smoothing, Split
+from jaxcam.types import CAM, Derivatives, Diagnostics, Method, Report, Shared, Smoothing
 
 IMAGES_AT_ONCE = 16  # network passes in flight when no chunk size is given
 
@@ -32,7 +32,7 @@ IMAGES_AT_ONCE = 16  # network passes in flight when no chunk size is given
 class Job(NamedTuple):
     """The arrays of one call; everything here may change without compiling anew."""
 
-    split: Split
+    shared: Shared
     x: Array
     target: Target
     keys: Array | None
@@ -76,8 +76,8 @@ def explain(job: Job, settings: Settings) -> CAM:
 
 def begin(job: Job, settings: Settings) -> Clean:
     """Run the clean input through the network, choose the engine, and differentiate once."""
-    check_network(job.split, job.x)
-    network = Network(job.split, job.target)
+    check_network(job.shared.split(), job.x)
+    network = Network(job.shared.split(), job.target)
     a = jax.vmap(network.features)(job.x)
     scores = jax.vmap(network.scores)(a, job.x)
     index = targets.resolve(job.target, scores)
@@ -176,7 +176,7 @@ def _sample(
     index: Array, scale: Array, top_class: Array,
 ) -> Sample:  # fmt: skip
     """Measure one noisy sample of one image."""
-    network = Network(job.split, job.target)
+    network = Network(job.shared.split(), job.target)
     noisy = noise.sample(key, n, x, job.noise_level)
     a = network.features(noisy)
     scores = network.scores(a, noisy)

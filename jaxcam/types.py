@@ -37,6 +37,42 @@ def held(function: Callable) -> jax.tree_util.Partial:
     return function if is_held else jax.tree_util.Partial(function)
 
 
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _Places:
+    """Where the arrays of a split go: its structure, and which array each leaf is."""
+
+    structure: Any
+    indices: tuple[int, ...]
+
+
+class Shared(NamedTuple):
+    """A split as an argument of `jit`, each of its arrays once.
+
+    Both halves of a split hold the same weights. Passed twice they would be two arguments, and the
+    compiler could not merge what both halves compute, such as the way to a layer inside a residual
+    block.
+    """
+
+    arrays: tuple[Any, ...]
+    places: _Places
+
+    def split(self) -> Split:
+        """Give the split back."""
+        leaves = [self.arrays[i] for i in self.places.indices]
+        return jax.tree.unflatten(self.places.structure, leaves)
+
+
+def shared(split: Split) -> Shared:
+    """Take a split apart, with arrays that occur twice kept once."""
+    halves = Split(held(split.features), held(split.scores))
+    leaves, structure = jax.tree.flatten(halves)
+    order: dict[int, int] = {}
+    indices = tuple(order.setdefault(id(leaf), len(order)) for leaf in leaves)
+    by_index = dict(zip(indices, leaves, strict=True))
+    return Shared(tuple(by_index.values()), _Places(structure, indices))
+
+
 class LogDerivatives(NamedTuple):
     """First to third derivative of ``u`` along each element of ``a``, each shaped like ``a``.
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcam.derivatives.layout import with_plain_convolutions
 from jaxcam.derivatives.refusal import first_nonlinear
 from jaxcam.derivatives.structure import Dependence, analyse
 from jaxcam.types import Engine, LogDerivatives, LogScore, Proof
@@ -37,7 +38,7 @@ def prove(log_score: LogScore, a: Any) -> Proof:
 def derive(log_score: LogScore, a: Array, *, chunk_size: int | None = None) -> LogDerivatives:
     """Take one gradient; the rest is zero by the proof."""
     del chunk_size  # one pass has no chunks
-    u1 = jax.grad(log_score)(a)
+    u1 = with_plain_convolutions(jax.grad(log_score))(a)
     return LogDerivatives(u1, jnp.zeros_like(u1), jnp.zeros_like(u1))
 
 

@@ -5,6 +5,7 @@ from typing import Any, cast
 import jax
 from jax import Array
 
+from jaxcam.derivatives.layout import with_plain_convolutions
 from jaxcam.types import Engine, LogDerivatives, LogScore, Proof
 
 
@@ -18,7 +19,7 @@ def derive(log_score: LogScore, a: Array, *, chunk_size: int | None = None) -> L
     """Take one gradient, and leave the others out."""
     del chunk_size  # one pass has no chunks
     absent = cast(Array, None)
-    return LogDerivatives(jax.grad(log_score)(a), absent, absent)
+    return LogDerivatives(with_plain_convolutions(jax.grad(log_score))(a), absent, absent)
 
 
 ENGINE = Engine("gradient", exact=True, prove=prove, derive=derive, passes=lambda n: 1)

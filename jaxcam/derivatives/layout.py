@@ -1,0 +1,83 @@
+"""Convolutions in the order of axes for which every compiler has a fast kernel.
+
+JAX transposes a convolution by swapping the channel axes of its kernel. XLA's CPU compiler swaps
+them back only at the top of a program, and not inside a loop, where such a convolution then runs
+several times slower (measured: three times, on a ResNet's last block); and the loop over noisy
+samples is where our gradients are. So they are brought to the plain order here, by explicit
+transpositions, which is the same computation.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend import core
+
+from jaxcam.derivatives.structure import body
+
+CONVOLUTION = "conv_general_dilated"
+
+
+def with_plain_convolutions(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the same function, with channels last in every convolution that it makes itself.
+
+    Convolutions inside calls of their own (``remat``, ``scan``) are left as they are.
+    """
+
+    def run(*arguments: Any) -> Any:
+        closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        results = _evaluate(closed, jax.tree.leaves(arguments))
+        return jax.tree.unflatten(jax.tree.structure(shape), results)
+
+    return run
+
+
+def _evaluate(closed: Any, arguments: list[Any]) -> list[Any]:
+    """Run a jaxpr one equation at a time."""
+    jaxpr = body(closed)
+    known = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    known.update(zip(jaxpr.invars, arguments, strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, core.Literal) else known[atom]
+
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == CONVOLUTION:
+            results = [_convolve(equation, *map(read, equation.invars))]
+        else:
+            free = [a for a in equation.invars if not isinstance(a, core.Literal)]
+            results = _alone(jaxpr, equation, list(dict.fromkeys(free)), known)
+        known.update(zip(equation.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _alone(jaxpr: Any, equation: Any, free: list[Any], known: dict[Any, Any]) -> list[Any]:
+    """Run one equation as a jaxpr of its own: every primitive binds as JAX itself does it."""
+    names = jaxpr.debug_info.with_unknown_names()
+    one = jaxpr.replace(
+        eqns=[equation], constvars=[], invars=free, outvars=equation.outvars, debug_info=names
+    )
+    return core.jaxpr_as_fun(core.ClosedJaxpr(one, []))(*(known[atom] for atom in free))
+
+
+def _convolve(equation: Any, left: Any, right: Any) -> Any:
+    given, rank = equation.params["dimension_numbers"], left.ndim
+    last = (0, rank - 1, *range(1, rank - 1))
+    plain = lax.ConvDimensionNumbers(last, (rank - 1, rank - 2, *range(rank - 2)), last)
+    if given == plain:
+        return equation.primitive.bind(left, right, **equation.params)
+    result = equation.primitive.bind(
+        _reorder(left, given.lhs_spec, plain.lhs_spec),
+        _reorder(right, given.rhs_spec, plain.rhs_spec),
+        **{**equation.params, "dimension_numbers": plain},
+    )
+    return _reorder(result, plain.out_spec, given.out_spec)
+
+
+def _reorder(value: Any, given: Sequence[int], wanted: Sequence[int]) -> Any:
+    """Move axis ``given[i]`` to ``wanted[i]``."""
+    order = [0] * value.ndim
+    for old, new in zip(given, wanted, strict=True):
+        order[new] = old
+    return lax.transpose(value, order)
