@@ -26,7 +26,10 @@ from jaxcam.precision import widen
 from jaxcam.targets import Target
 from jaxcam.types import CAM, Derivatives, Diagnostics, Method, Report, Shared, Smoothing
 
-IMAGES_AT_ONCE = 16  # network passes in flight when no chunk size is given
+# Network passes in flight when no chunk size is given: more gain nothing on a processor, and an
+# accelerator wants to be filled.
+IMAGES_AT_ONCE = {"cpu": 4}
+IMAGES_AT_ONCE_ELSEWHERE = 32
 
 
 class Job(NamedTuple):
@@ -105,7 +108,8 @@ def chunks(job: Job, settings: Settings, clean: Clean) -> Array:
     """
     count = _smoothing(settings).num_samples
     batch = job.x.shape[0]
-    chunk = settings.chunk_size or max(1, IMAGES_AT_ONCE // batch)
+    at_once = IMAGES_AT_ONCE.get(jax.default_backend(), IMAGES_AT_ONCE_ELSEWHERE)
+    chunk = settings.chunk_size or max(1, at_once // batch)
     if not _one_pass(clean.report, clean.a):
         chunk = 1  # such an engine fills a chunk with elements of one sample
     steps = -(-count // min(chunk, count))

@@ -110,6 +110,17 @@ def test_chunk_size_changes_nothing_but_rounding(engine, tail):
 
 
 @named("tail", FEW)
+@named("engine", EXACT)
+def test_half_precision_gives_single_precision(engine, tail):
+    """The network runs in bfloat16 and errs by a few per cent; its derivatives are float32."""
+    if not proof(engine, tail, "exp_logit").applies:
+        return  # test_refuses_by_name_where_it_does_not_apply
+    found = derive(engine, tail, "exp_logit", dtype="bfloat16")
+    assert {v.dtype for v in found} == {jnp.dtype("float32")}
+    assert max(errors(found, tail, "exp_logit")) < 0.1
+
+
+@named("tail", FEW)
 @pytest.mark.parametrize("kind", KINDS)
 def test_auto_is_exact(tail, kind):
     u, a = log_score(tail, kind), tails.point(tail)

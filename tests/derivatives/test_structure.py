@@ -184,6 +184,20 @@ def test_curved_scores_are_not_proved(u):
         assert max(abs(u2).max(), abs(u3).max()) > 1e-3 * abs(u1).max()
 
 
+def test_printing_is_no_obstacle():
+    """An operation without a result says nothing about the score."""
+
+    def u(a):
+        jax.debug.print("{}", a.sum())
+        return rectified(a)
+
+    def rectified(a):
+        return jax.nn.relu(a).sum()
+
+    a = jnp.ones(SHAPE)
+    assert analyse(u, a) == analyse(rectified, a)
+
+
 # Programs at random: every operation maps values of SHAPE to a value of SHAPE.
 
 MIX = {name: tails.normal(name, n, n) / n for name, n in (("channels", 2), ("positions", 4))}
