@@ -28,7 +28,7 @@ from jaxcam.types import CAM, Derivatives, Diagnostics, Method, Report, Shared, 
 
 # Network passes in flight when no chunk size is given: more gain nothing on a processor, and an
 # accelerator wants to be filled.
-IMAGES_AT_ONCE = {"cpu": 4}
+IMAGES_AT_ONCE = {"cpu": 8}
 IMAGES_AT_ONCE_ELSEWHERE = 32
 
 
