@@ -6,7 +6,6 @@ itself stays outside the batch, so that what does not depend on ``i`` is compute
 the compiler merges the equal tangents of the nest: as many operations as Taylor mode.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -48,23 +47,35 @@ def in_chunks(function: Callable[[Array], Any], count: int, chunk: int) -> Any:
 
 def _along(log_score: LogScore, a: Array) -> Callable[[Array], tuple[Array, Array, Array]]:
     """Return ``i -> (u1, u2, u3)`` along element ``i``."""
-    forward_only = "custom_vjp_call" not in operations(body(jax.make_jaxpr(log_score)(a)))
-
-    def first(index: Array, direction: Array, point: Array) -> Array:
-        if forward_only:
-            return jax.jvp(log_score, (point,), (direction,))[1]
-        # A custom_vjp has no forward rule: forward over its reverse rule instead.
-        return jax.grad(log_score)(point).reshape(-1)[index]
+    if "custom_vjp_call" in operations(body(jax.make_jaxpr(log_score)(a))):
+        return _along_in_reverse(log_score, a)
 
     def derivatives(index: Array) -> tuple[Array, Array, Array]:
         direction = jnp.zeros(a.size, a.dtype).at[index].set(1).reshape(a.shape)
-        slope = functools.partial(first, index, direction)
+
+        def slope(point: Array) -> Array:
+            return jax.jvp(log_score, (point,), (direction,))[1]
 
         def curvature(point: Array) -> tuple[Array, Array]:
             return jax.jvp(slope, (point,), (direction,))
 
         (u1, u2), (_, u3) = jax.jvp(curvature, (a,), (direction,))
         return u1, u2, u3
+
+    return derivatives
+
+
+def _along_in_reverse(log_score: LogScore, a: Array) -> Callable[[Array], tuple[Array, ...]]:
+    """Do the same by nested gradients: a ``custom_vjp`` has no forward rule."""
+
+    def derivatives(index: Array) -> tuple[Array, Array, Array]:
+        def moved(t: Array) -> Array:
+            return log_score(a.reshape(-1).at[index].add(t).reshape(a.shape))
+
+        first = jax.grad(moved)
+        second = jax.grad(first)
+        zero = jnp.zeros((), a.dtype)
+        return first(zero), second(zero), jax.grad(second)(zero)
 
     return derivatives
 

@@ -106,6 +106,8 @@ def dependence(jaxpr: Any, inputs: Sequence[Dependence]) -> list[Dependence]:
 
 def _constant_rule(equation: Any, axes: list[frozenset[int]]) -> list[frozenset[int]]:
     """Follow the axes along which a value is constant through one operation."""
+    if not equation.outvars:  # printing, for one
+        return []
     name, params = equation.primitive.name, equation.params
     shape = equation.outvars[0].aval.shape
     if name == "broadcast_in_dim":
@@ -176,6 +178,8 @@ def analyse(score: Callable, a: Any, *context: Any) -> Structure:
     none, varying = Dependence.NONE, Dependence.VARYING
     forward = body(jax.make_jaxpr(score)(a, *context))
     others = [none] * (len(forward.invars) - 1)
+    if _has_references(forward):
+        return Structure()
     (of_score,) = dependence(forward, [varying, *others])
     try:
         backward = body(jax.make_jaxpr(jax.grad(score))(a, *context))
@@ -185,6 +189,16 @@ def analyse(score: Callable, a: Any, *context: Any) -> Structure:
     (on_context,) = dependence(backward, [none, *(varying for _ in others)])
     (axes,) = constant_axes(backward)
     return Structure(of_score, on_a, on_context, axes >= frozenset(range(a.ndim - 1)))
+
+
+def _has_references(jaxpr: Any) -> bool:
+    """Say whether values may travel through mutable references, past the variables of a jaxpr."""
+    for equation in jaxpr.eqns:
+        if any("Ref" in type(v.aval).__name__ for v in (*equation.invars, *equation.outvars)):
+            return True
+        if any(_has_references(body(sub)) for sub in core.jaxprs_in_params(equation.params)):
+            return True
+    return False
 
 
 def operations(jaxpr: Any) -> set[str]:

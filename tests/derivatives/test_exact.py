@@ -40,9 +40,10 @@ def named(argument, rows):
 
 
 def relative_error(ours, truth) -> float:
-    """``max |ours - truth| / max |truth|``, and ``max |ours|`` where the truth is zero."""
+    """``max |ours - truth| / max |truth|``; ``max |ours|`` where that is zero. NaN is infinite."""
     size = abs(truth).max()
-    return float(abs(np.asarray(ours) - truth).max() / (size if size > 0 else 1))
+    error = abs(np.asarray(ours) - truth).max() / (size if size > 0 else 1)
+    return float(np.nan_to_num(error, nan=np.inf))
 
 
 def errors(log_derivatives, tail, kind) -> list[float]:
