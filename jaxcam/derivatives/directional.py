@@ -65,7 +65,9 @@ def _along(log_score: LogScore, a: Array) -> Callable[[Array], tuple[Array, Arra
     return derivatives
 
 
-def _along_in_reverse(log_score: LogScore, a: Array) -> Callable[[Array], tuple[Array, ...]]:
+def _along_in_reverse(
+    log_score: LogScore, a: Array
+) -> Callable[[Array], tuple[Array, Array, Array]]:
     """Do the same by nested gradients: a ``custom_vjp`` has no forward rule."""
 
     def derivatives(index: Array) -> tuple[Array, Array, Array]:
