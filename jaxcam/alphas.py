@@ -35,7 +35,7 @@ def alphas(d: Derivatives, a: Array, *, numerator: str, poles: str) -> Alphas:
     ``1 / r`` clipped to [0, 1] elsewhere. For ``d1`` it bounds the other factor likewise,
     ``D1^2 / D2 = 1 / max(D2 / D1^2, 1)``, which by Cauchy and Schwarz is at most one for the closed
     form and has poles of its own where an exact ``D2`` is near zero.
-    Where ``D2 = 0``, ``alpha = 0``.
+    Where ``D2 = 0``, ``alpha = 0``; the bare ``d1`` formula is 0 only where ``D3 = 0`` too.
     """
     total = a.sum(axis=tuple(range(a.ndim - 1)), keepdims=True)
     used = d.d2 != 0
@@ -48,12 +48,15 @@ def alphas(d: Derivatives, a: Array, *, numerator: str, poles: str) -> Alphas:
     reciprocal = jnp.where(low, 1, clipped) if bounded else bare
     if numerator == "d2":
         return Alphas(reciprocal, r, bare, low & bounded)
+    if not bounded:
+        defined = used | (d.d3 != 0)
+        alpha = jnp.where(defined, d.d1, 0) / jnp.where(defined, bottom, 1)
+        return Alphas(alpha, r, bare, jnp.zeros_like(low))
     # alpha enters the map as alpha ReLU(D1), so only D1 > 0 matters, and there
     # alpha = (D1^2 / D2) / (D1 r).
     ratio = _over(d.d2, d.d1**2)
-    share = 1 / jnp.maximum(ratio, 1) if bounded else _over(d.d1**2, d.d2)
-    alpha = jnp.where(used, share * _over(reciprocal, d.d1), 0)
-    return Alphas(alpha, r, bare, (low | (used & (ratio < 1))) & bounded)
+    alpha = jnp.where(used, _over(reciprocal, d.d1) / jnp.maximum(ratio, 1), 0)
+    return Alphas(alpha, r, bare, low | (used & (ratio < 1)))
 
 
 def pole_shares(found: Alphas, d: Derivatives) -> Poles:

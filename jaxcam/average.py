@@ -59,20 +59,16 @@ def add(average: Average, samples: Sample, ids: Array) -> Average:
     shrink = jnp.exp(average.top - top)
     weight = jnp.exp(samples.log_weight - top)
     present = jnp.isfinite(samples.log_weight).astype(weight.dtype)
-    member = (ids[:, None] % groups == jnp.arange(groups)[None]).astype(weight.dtype)
-
-    def collect(scaled: Array) -> Array:
-        # Full precision: accelerators round the factors of a product of matrices by default.
-        return jnp.tensordot(member, scaled, axes=((0,), (0,)), precision="highest")
+    member = (ids[None] % groups == jnp.arange(groups)[:, None]).astype(weight.dtype)
 
     def grow(total: Array, values: Array) -> Array:
-        return total * shrink + collect(_along(weight, values) * values)
+        return total * shrink + _combined(member * weight[None], values)
 
     return Average(
         top=top,
-        weight=average.weight * shrink + collect(weight),
-        square=average.square * shrink**2 + collect(weight**2),
-        kept=average.kept + collect(present * samples.kept.astype(weight.dtype)),
+        weight=average.weight * shrink + _combined(member, weight),
+        square=average.square * shrink**2 + _combined(member, weight**2),
+        kept=average.kept + _combined(member, present * samples.kept.astype(weight.dtype)),
         sums=jax.tree.map(grow, average.sums, samples.derivatives),
     )
 
@@ -80,7 +76,8 @@ def add(average: Average, samples: Sample, ids: Array) -> Average:
 def mean(average: Average) -> Derivatives:
     """Divide the sums of all groups by their weight."""
     total = average.weight.sum()
-    return jax.tree.map(lambda sums: sums.sum(axis=0) / total, average.sums)
+    all_of_them = jnp.ones_like(average.weight)
+    return jax.tree.map(lambda sums: _combined(all_of_them, sums) / total, average.sums)
 
 
 def effective_samples(average: Average) -> Array:
@@ -119,12 +116,18 @@ def standard_error(
 def _without_each(values: Array) -> Array:
     """Sum ``[groups, ...]`` over all groups but one, for each one.
 
-    By sums from both ends: subtracting the one from the whole would cancel where it is most of it.
+    By adding the others: subtracting the one from the whole would cancel where it is most of it.
     """
-    nothing = jnp.zeros_like(values[:1])
-    before = jnp.concatenate([nothing, jnp.cumsum(values[:-1], axis=0)])
-    behind = jnp.concatenate([jnp.cumsum(values[:0:-1], axis=0)[::-1], nothing])
-    return before + behind
+    others = 1 - jnp.eye(values.shape[0], dtype=values.dtype)
+    return _combined(others, values)
+
+
+def _combined(coefficients: Array, values: Array) -> Array:
+    """Combine ``[groups, ...]`` linearly, as a product of matrices: compilers have kernels for it.
+
+    In full precision: accelerators round the factors by default.
+    """
+    return jnp.tensordot(coefficients, values, axes=1, precision="highest")
 
 
 def _along(vector: Array, values: Array) -> Array:

@@ -13,6 +13,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxcam import explain, maps, noise
+from jaxcam.derivatives.derive import check_chunk_size
 from jaxcam.errors import JaxcamWarning, fail
 from jaxcam.methods import grad_cam_pp
 from jaxcam.precision import wide_dtype
@@ -171,7 +172,7 @@ def cam(
         JaxcamWarning: a map is blank, with the likely reason.
     """
     x = _check_input(x, method.name)
-    _check_chunk_size(chunk_size)
+    check_chunk_size(chunk_size)
     target, (channels, neurons) = as_target(target), maps.check_subset(channels, neurons)
     keys, level, compiled = _noise(method, key, x)
     job = explain.Job(shared(split), x, target, keys, level, channels, neurons)
@@ -258,11 +259,6 @@ def _check_input(x: Any, call: str) -> Array:
 @jax.jit
 def _all_finite(x: Array) -> Array:
     return jnp.isfinite(x).all()
-
-
-def _check_chunk_size(chunk_size: int | None) -> None:
-    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
-        fail("chunk_size", needs="a positive integer or None", got=chunk_size, remedy="Use None.")
 
 
 def _check_noise_level(noise_level: Any) -> None:

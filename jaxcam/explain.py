@@ -9,7 +9,7 @@ depend on its neighbours.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,20 @@ from jaxcam import maps, noise, targets
 from jaxcam.average import Average, Sample
 from jaxcam.derivatives.auto import engine_named
 from jaxcam.derivatives.bell import bell, raw, unit
-from jaxcam.derivatives.derive import in_single_precision
+from jaxcam.derivatives.layout import scan_in_order
 from jaxcam.plan import Network, check_network, plan
 from jaxcam.precision import widen
 from jaxcam.targets import Target
-from jaxcam.types import CAM, Derivatives, Diagnostics, Method, Report, Shared, Smoothing
+from jaxcam.types import (
+    CAM,
+    Derivatives,
+    Diagnostics,
+    LogDerivatives,
+    Method,
+    Report,
+    Shared,
+    Smoothing,
+)
 
 # Network passes in flight when no chunk size is given: more gain nothing on a processor, and an
 # accelerator wants to be filled.
@@ -69,11 +78,11 @@ def explain(job: Job, settings: Settings) -> CAM:
     if not clean.report.noisy:
         return finish(job, settings, clean, None)
 
-    def body(average: Average, ids: Array) -> tuple[Average, None]:
-        return step(job, settings, clean, average, ids), None
+    def body(average: Average, ids: Array) -> Average:
+        return step(job, settings, clean, average, ids)
 
     ids = chunks(job, settings, clean)
-    total, _ = jax.lax.scan(body, initial(settings, clean), ids)
+    total = scan_in_order(body, initial(settings, clean), ids)
     return finish(job, settings, clean, total)
 
 
@@ -87,7 +96,7 @@ def begin(job: Job, settings: Settings) -> Clean:
     report = plan(network, a, job.x, index, settings.method, settings.engine)
 
     def one(a: Array, x: Array, index: Array) -> tuple[Derivatives, Array]:
-        found = _log_derivatives(network, settings, report, a, x, index)
+        found, _ = _differentiate(network, settings, report, a, x, index)
         scale = unit(found)
         return _compose(job.target)(found, scale=scale), scale
 
@@ -183,11 +192,9 @@ def _sample(
     network = Network(job.shared.split(), job.target)
     noisy = noise.sample(key, n, x, job.noise_level)
     a = network.features(noisy)
-    scores = network.scores(a, noisy)
-    found = _log_derivatives(network, settings, report, a, noisy, index)
+    found, (scores, u) = _differentiate(network, settings, report, a, noisy, index)
     smoothing = _smoothing(settings)
     weighted = smoothing.sample_weights == "exact" and engine_named(report.engine).scaled
-    u = widen(job.target.log_score(scores, index))
     log_weight = u if weighted and job.target.form.exponentiated else jnp.zeros_like(u)
     return Sample(
         log_weight=jnp.where(n < smoothing.num_samples, log_weight, -jnp.inf),
@@ -196,12 +203,18 @@ def _sample(
     )
 
 
-def _log_derivatives(
+def _differentiate(
     network: Network, settings: Settings, report: Report, a: Array, x: Array, index: Array
-) -> Any:
-    score, wide = in_single_precision(lambda a: network.log_score(a, x, index), a)
+) -> tuple[LogDerivatives, tuple[Array, Array]]:
+    """Differentiate the score of one example, and give the scores and ``u`` on the way."""
+
+    def score(wide: Array) -> tuple[Array, tuple[Array, Array]]:
+        scores = network.scores(wide.astype(a.dtype), x)
+        u = widen(network.target.log_score(scores, index))
+        return u, (scores, u)
+
     engine = engine_named(report.engine)
-    return engine.derive(score, wide, chunk_size=settings.chunk_size)
+    return engine.derive(score, widen(a), chunk_size=settings.chunk_size)
 
 
 def _compose(target: Target) -> Callable[..., Derivatives]:

@@ -16,6 +16,9 @@ from jax import Array
 LogScore = Callable[[Array], Array]
 """One example's scalar ``u`` as a function of its activations ``a: [*spatial, k]``."""
 
+ScoreAndMore = Callable[[Array], tuple[Array, Any]]
+"""The same, with what else its forward pass gives: ``a -> (u, more)``."""
+
 
 class Split(NamedTuple):
     """A network cut at one layer into two pure functions.
@@ -106,11 +109,14 @@ class Prover(Protocol):
 
 
 class Deriver(Protocol):
-    """``derive(log_score, a, chunk_size=...)``: the derivatives along every element of ``a``."""
+    """``derive(score, a, chunk_size=...)``: the derivatives along every element of ``a``.
+
+    ``more`` comes along from the forward pass that an engine makes in any case.
+    """
 
     def __call__(
-        self, log_score: LogScore, a: Array, /, *, chunk_size: int | None
-    ) -> LogDerivatives: ...
+        self, score: ScoreAndMore, a: Array, /, *, chunk_size: int | None
+    ) -> tuple[LogDerivatives, Any]: ...
 
 
 class Engine(NamedTuple):

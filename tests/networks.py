@@ -82,3 +82,20 @@ def affine(seed: int = 0) -> Split:
 def images(batch: int = 1, seed: int = 0, size: tuple[int, ...] = (5, 4), dtype=np.float32):
     """Draw a batch of inputs ``[batch, *size, 2]``."""
     return np.random.default_rng(seed).normal(size=(batch, *size, 2)).astype(dtype)
+
+
+def same_third_derivatives(scores, tail, a):
+    """Compare two tails by their third derivatives along random directions, jitted and mapped."""
+
+    def along(f, v, a):
+        return jax.jvp(f, (a,), (v,))[1]
+
+    def third(f, v):
+        for _ in range(3):
+            f = functools.partial(along, f, v)
+        return f(a)
+
+    v = jax.random.normal(jax.random.key(3), (2, *a.shape))
+    exact, expected = (jax.jit(jax.vmap(lambda v, f=f: third(f, v)))(v) for f in (scores, tail))
+    np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-6)
+    assert jnp.abs(exact).max() > 1e-2

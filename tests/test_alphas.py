@@ -31,6 +31,8 @@ def test_classic_values():
 @pytest.mark.parametrize("numerator", ["d2", "d1"])
 def test_raw_alpha_is_the_oracles(numerator):
     d, a = random_case()
+    d.d2[::2] = 0
+    d.d3[:, ::3] = 0
     with jax.enable_x64(True):
         found = alphas(Derivatives(*map(jnp.asarray, d)), a, numerator=numerator, poles="raw")
     truth = oracles.alpha(*d, a, numerator)

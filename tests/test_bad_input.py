@@ -43,6 +43,8 @@ def explain(split=None, x=X, target=1, **options):
         (lambda: explain(neurons=np.ones((5, 4), bool)), ["neurons", "(5, 4, 4)", "(5, 4)"]),
         (lambda: explain(engine="afine"), ["afine", "affine", "Did you mean"]),
         (lambda: explain(chunk_size=0), ["chunk_size", "positive"]),
+        (lambda: jaxcam.log_derivatives(jnp.sum, X[0], chunk_size=-3), ["chunk_size", "-3"]),
+        (lambda: jaxcam.log_derivatives(jnp.sum, X[0], chunk_size=2.5), ["chunk_size", "2.5"]),
         (lambda: explain(poles="round"), ["poles", "'bounded' or 'raw'", "'round'"]),
         (lambda: explain(numerator="d3"), ["numerator", "'d2' or 'd1'", "'d3'"]),
         (lambda: jaxcam.cam(relu(), X, jaxcam.smooth(grad_cam())), ["needs a key", "key="]),

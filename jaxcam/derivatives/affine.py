@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcam.derivatives.layout import with_plain_convolutions
+from jaxcam.derivatives.gradient import gradient
 from jaxcam.derivatives.refusal import first_nonlinear
 from jaxcam.derivatives.structure import Dependence, analyse
-from jaxcam.types import Engine, LogDerivatives, LogScore, Proof
+from jaxcam.types import Engine, LogDerivatives, LogScore, Proof, ScoreAndMore
 
 WORDS = {
     Dependence.NONE: "affine: the gradient does not depend on the activations at all",
@@ -35,11 +35,13 @@ def prove(log_score: LogScore, a: Any) -> Proof:
     return Proof(False, f"not proved piecewise affine: {culprit}")
 
 
-def derive(log_score: LogScore, a: Array, *, chunk_size: int | None = None) -> LogDerivatives:
+def derive(
+    score: ScoreAndMore, a: Array, *, chunk_size: int | None = None
+) -> tuple[LogDerivatives, Any]:
     """Take one gradient; the rest is zero by the proof."""
     del chunk_size  # one pass has no chunks
-    u1 = with_plain_convolutions(jax.grad(log_score))(a)
-    return LogDerivatives(u1, jnp.zeros_like(u1), jnp.zeros_like(u1))
+    u1, more = gradient(score, a)
+    return LogDerivatives(u1, jnp.zeros_like(u1), jnp.zeros_like(u1)), more
 
 
 ENGINE = Engine("affine", exact=True, prove=prove, derive=derive, passes=lambda n: 1)

@@ -8,7 +8,7 @@ from jaxcam.derivatives.auto import choose
 from jaxcam.derivatives.bell import bell
 from jaxcam.errors import fail
 from jaxcam.precision import widen
-from jaxcam.types import Derivatives, LogDerivatives, LogScore
+from jaxcam.types import Derivatives, LogDerivatives, LogScore, ScoreAndMore
 
 
 def log_derivatives(
@@ -30,7 +30,7 @@ def log_derivatives(
 
     Raises:
         NotProved: an engine asked for by name does not apply; the message says why and which does.
-        JaxcamError: ``a`` is not floating, or ``log_score`` is not a scalar.
+        JaxcamError: ``a`` is not floating, ``log_score`` not a scalar, or ``chunk_size`` below 1.
 
     >>> import jax.numpy as jnp
     >>> import jaxcam
@@ -41,8 +41,10 @@ def log_derivatives(
     """
     a = jnp.asarray(a)
     _check(log_score, a)
+    check_chunk_size(chunk_size)
     log_score, a = in_single_precision(log_score, a)
-    return choose(engine, log_score, a).engine.derive(log_score, a, chunk_size=chunk_size)
+    chosen = choose(engine, log_score, a).engine
+    return chosen.derive(alone(log_score), a, chunk_size=chunk_size)[0]
 
 
 def derivatives(
@@ -62,6 +64,11 @@ def derivatives(
     return bell(log_derivatives(log_score, a, engine=engine, chunk_size=chunk_size))
 
 
+def alone(log_score: LogScore) -> ScoreAndMore:
+    """Hand a log-score to an engine with nothing more to give back."""
+    return lambda a: (log_score(a), None)
+
+
 def in_single_precision(log_score: LogScore, a: Array) -> tuple[LogScore, Array]:
     """Widen half-precision activations, so that products of derivatives keep float32's range.
 
@@ -72,6 +79,12 @@ def in_single_precision(log_score: LogScore, a: Array) -> tuple[LogScore, Array]
     if wide.dtype == half:
         return log_score, a
     return lambda a: widen(log_score(a.astype(half))), wide
+
+
+def check_chunk_size(chunk_size: int | None) -> None:
+    """Refuse a chunk that holds nothing."""
+    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
+        fail("chunk_size", needs="a positive integer or None", got=chunk_size, remedy="Use None.")
 
 
 def _check(log_score: LogScore, a: Array) -> None:

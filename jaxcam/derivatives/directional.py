@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcam.derivatives.structure import body, operations
-from jaxcam.types import Engine, LogDerivatives, LogScore, Proof
+from jaxcam.types import Engine, LogDerivatives, LogScore, Proof, ScoreAndMore
 
 CHUNK_ELEMENTS = 1 << 20  # activations in flight at once when no chunk size is given
 
@@ -26,11 +26,13 @@ def prove(log_score: LogScore, a: Any) -> Proof:
     return Proof(True, f"differentiated three times along each of {math.prod(a.shape)} elements")
 
 
-def derive(log_score: LogScore, a: Array, *, chunk_size: int | None = None) -> LogDerivatives:
+def derive(
+    score: ScoreAndMore, a: Array, *, chunk_size: int | None = None
+) -> tuple[LogDerivatives, Any]:
     """Differentiate along every element, ``chunk_size`` of them at a time."""
     chunk = chunk_size or max(1, min(a.size, CHUNK_ELEMENTS // a.size))
-    columns = in_chunks(_along(log_score, a), a.size, chunk)
-    return LogDerivatives(*(column.reshape(a.shape) for column in columns))
+    columns = in_chunks(_along(lambda a: score(a)[0], a), a.size, chunk)
+    return LogDerivatives(*(column.reshape(a.shape) for column in columns)), score(a)[1]
 
 
 def in_chunks(function: Callable[[Array], Any], count: int, chunk: int) -> Any:

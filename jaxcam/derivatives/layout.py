@@ -17,6 +17,7 @@ from jax.extend import core
 from jaxcam.derivatives.structure import body
 
 CONVOLUTION = "conv_general_dilated"
+REORDERINGS = {"transpose", "rev"}
 
 
 def with_plain_convolutions(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,22 +28,50 @@ def with_plain_convolutions(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(*arguments: Any) -> Any:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        results = _evaluate(closed, jax.tree.leaves(arguments))
+        jaxpr = body(closed)
+        known = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+        known.update(zip(jaxpr.invars, jax.tree.leaves(arguments), strict=True))
+        results = _evaluate(jaxpr, jaxpr.eqns, known)
         return jax.tree.unflatten(jax.tree.structure(shape), results)
 
     return run
 
 
-def _evaluate(closed: Any, arguments: list[Any]) -> list[Any]:
-    """Run a jaxpr one equation at a time."""
+def scan_in_order(body_of: Callable[..., Any], start: Any, xs: Any) -> Any:
+    """`jax.lax.scan` of ``(carry, x) -> carry``, with reordered weights kept outside the loop.
+
+    XLA leaves a transposition or a reversal inside a loop even where its operand never changes, and
+    would reorder all kernels again at every turn.
+    """
+    first = jax.tree.map(lambda v: v[0], xs)
+    closed, shape = jax.make_jaxpr(body_of, return_shape=True)(start, first)
     jaxpr = body(closed)
-    known = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-    known.update(zip(jaxpr.invars, arguments, strict=True))
+    fixed = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    rest = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in REORDERINGS and equation.invars[0] in fixed:
+            fixed[equation.outvars[0]] = equation.primitive.bind(
+                fixed[equation.invars[0]], **equation.params
+            )
+        else:
+            rest.append(equation)
+
+    def turn(carry: Any, x: Any) -> tuple[Any, None]:
+        given = dict(zip(jaxpr.invars, jax.tree.leaves((carry, x)), strict=True))
+        results = _evaluate(jaxpr, rest, fixed | given)
+        return jax.tree.unflatten(jax.tree.structure(shape), results), None
+
+    return jax.lax.scan(turn, start, xs)[0]
+
+
+def _evaluate(jaxpr: Any, equations: list[Any], known: dict[Any, Any]) -> list[Any]:
+    """Run equations of a jaxpr, one at a time, and give its results."""
 
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, core.Literal) else known[atom]
 
-    for equation in jaxpr.eqns:
+    known = dict(known)
+    for equation in equations:
         if equation.primitive.name == CONVOLUTION:
             results = [_convolve(equation, *map(read, equation.invars))]
         else:

@@ -43,28 +43,25 @@ def split(
     state and its class stay as they are. Weights, and arrays among ``kwargs``, are leaves of the
     result: a split of the same model with new weights of the same shapes reuses what was compiled.
 
-    Parameters
-    ----------
-    model: a `flax.linen` module, or a `flax.nnx` module, which is put into evaluation mode.
-    layer: its name as `layers` gives it, ``"Block_0/Conv_1"`` or ``"stages/3/layers/2"``; ``.``
-        may stand for ``/`` where there is none.
-    variables: all collections of a linen module; not for nnx, nor for a bound linen module.
-    call: which call, where the model calls the layer several times.
-    select: which array, where the layer returns several: an index, a key, an attribute's name, or
-        a function that returns one of them. A function is compared by identity, so define it once.
-    logits: the same for the model's output; here a function may also compute (``jnp.log``).
-    kwargs: go to the model's call. linen models need theirs for evaluation mode, ``train=False``;
-        ``rngs=`` and ``method=`` go to their ``apply``.
+    Args:
+        model: a `flax.linen` module, or a `flax.nnx` module, which is put into evaluation mode.
+        layer: its name as `layers` gives it, ``"Block_0/Conv_1"`` or ``"stages/3/layers/2"``;
+            ``.`` may stand for ``/`` where there is none.
+        variables: all collections of a linen module; not for nnx, nor for a bound linen module.
+        call: which call, where the model calls the layer several times.
+        select: which array, where the layer returns several: an index, a key, an attribute's name,
+            or a function that returns one of them. A function is compared by identity, so define
+            it once.
+        logits: the same for the model's output; here a function may also compute (``jnp.log``).
+        kwargs: go to the model's call. linen models need theirs for evaluation mode,
+            ``train=False``; ``rngs=`` and ``method=`` go to their ``apply``.
 
-    Raises
-    ------
-    jaxcam.errors.JaxcamError: at once, if the model, its variables, the arguments or (nnx) the
-        name are not usable; when ``features`` or ``scores`` is first traced, if the model does not
-        call the layer, or not as often, or within a loop (``nn.scan``, ``nn.vmap``), or if shapes
-        are not as above.
+    Raises:
+        JaxcamError: at once, if the model, its variables, the arguments or (nnx) the name are not
+            usable; when ``features`` or ``scores`` is first traced, if the model does not call the
+            layer, or not as often, or within a loop (``nn.scan``, ``nn.vmap``), or if shapes are
+            not as above.
 
-    Example
-    -------
     >>> import flax.linen as nn, jax, jax.numpy as jnp
     >>> from jaxcam.split import split
     >>> class Net(nn.Module):
@@ -101,8 +98,6 @@ def layers(model: Any, x: Any, *, variables: Any = None, **kwargs: Any) -> dict[
 
     Raises `jaxcam.errors.JaxcamError` as `split` does if the model or its variables are not usable.
 
-    Example
-    -------
     >>> import jax
     >>> from flax import nnx
     >>> from jaxcam.split import layers
