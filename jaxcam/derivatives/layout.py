@@ -7,14 +7,14 @@ samples is where our gradients are. So they are brought to the plain order here,
 transpositions, which is the same computation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 from jax import lax
 from jax.extend import core
 
-from jaxcam.derivatives.structure import body
+from jaxcam.derivatives.structure import body, run
 
 CONVOLUTION = "conv_general_dilated"
 REORDERINGS = {"transpose", "rev"}
@@ -31,8 +31,8 @@ def with_plain_convolutions(function: Callable[..., Any]) -> Callable[..., Any]:
         jaxpr = body(closed)
         known = dict(zip(jaxpr.constvars, closed.consts, strict=True))
         known.update(zip(jaxpr.invars, jax.tree.leaves(arguments), strict=True))
-        results = _evaluate(jaxpr, jaxpr.eqns, known)
-        return jax.tree.unflatten(jax.tree.structure(shape), results)
+        found = results(jaxpr, evaluate(jaxpr.eqns, known))
+        return jax.tree.unflatten(jax.tree.structure(shape), found)
 
     return run
 
@@ -58,36 +58,31 @@ def scan_in_order(body_of: Callable[..., Any], start: Any, xs: Any) -> Any:
 
     def turn(carry: Any, x: Any) -> tuple[Any, None]:
         given = dict(zip(jaxpr.invars, jax.tree.leaves((carry, x)), strict=True))
-        results = _evaluate(jaxpr, rest, fixed | given)
-        return jax.tree.unflatten(jax.tree.structure(shape), results), None
+        found = results(jaxpr, evaluate(rest, fixed | given))
+        return jax.tree.unflatten(jax.tree.structure(shape), found), None
 
     return jax.lax.scan(turn, start, xs)[0]
 
 
-def _evaluate(jaxpr: Any, equations: list[Any], known: dict[Any, Any]) -> list[Any]:
-    """Run equations of a jaxpr, one at a time, and give its results."""
+def evaluate(equations: Iterable[Any], known: dict[Any, Any]) -> dict[Any, Any]:
+    """Run equations in order, with channels last in every convolution; give all known values."""
+    known = dict(known)
 
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, core.Literal) else known[atom]
 
-    known = dict(known)
     for equation in equations:
         if equation.primitive.name == CONVOLUTION:
-            results = [_convolve(equation, *map(read, equation.invars))]
+            found = [_convolve(equation, *map(read, equation.invars))]
         else:
-            free = [a for a in equation.invars if not isinstance(a, core.Literal)]
-            results = _alone(jaxpr, equation, list(dict.fromkeys(free)), known)
-        known.update(zip(equation.outvars, results, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+            found = run(equation, list(map(read, equation.invars)))
+        known.update(zip(equation.outvars, found, strict=True))
+    return known
 
 
-def _alone(jaxpr: Any, equation: Any, free: list[Any], known: dict[Any, Any]) -> list[Any]:
-    """Run one equation as a jaxpr of its own: every primitive binds as JAX itself does it."""
-    names = jaxpr.debug_info.with_unknown_names()
-    one = jaxpr.replace(
-        eqns=[equation], constvars=[], invars=free, outvars=equation.outvars, debug_info=names
-    )
-    return core.jaxpr_as_fun(core.ClosedJaxpr(one, []))(*(known[atom] for atom in free))
+def results(jaxpr: Any, known: dict[Any, Any]) -> list[Any]:
+    """Look up the results of a jaxpr among the known values."""
+    return [v.val if isinstance(v, core.Literal) else known[v] for v in jaxpr.outvars]
 
 
 def _convolve(equation: Any, left: Any, right: Any) -> Any:

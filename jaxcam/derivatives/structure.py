@@ -52,12 +52,33 @@ def body(closed: Any) -> Any:
     return getattr(closed, "jaxpr", closed)
 
 
-def inner(equation: Any) -> Any | None:
-    """Return the jaxpr of a call that is nothing but its body, else None."""
+def called(equation: Any) -> Any | None:
+    """Return the jaxpr of a call that is nothing but its body, with its constants, else None."""
     if equation.primitive.name not in INLINE_CALLS:
         return None
     jaxprs = [p for p in equation.params.values() if isinstance(p, core.Jaxpr | core.ClosedJaxpr)]
-    return body(jaxprs[0]) if len(jaxprs) == 1 else None
+    return jaxprs[0] if len(jaxprs) == 1 else None
+
+
+def inner(equation: Any) -> Any | None:
+    """Return the body of such a call, else None."""
+    found = called(equation)
+    return None if found is None else body(found)
+
+
+def run(equation: Any, operands: Sequence[Any]) -> list[Any]:
+    """Run one equation as a jaxpr of its own: every primitive binds as JAX itself does it."""
+    pairs = zip(equation.invars, operands, strict=True)
+    known = {atom: value for atom, value in pairs if not isinstance(atom, core.Literal)}
+    empty = body(jax.make_jaxpr(lambda: ())())
+    one = empty.replace(
+        eqns=[equation],
+        invars=list(known),
+        outvars=equation.outvars,
+        effects=equation.effects,
+        debug_info=empty.debug_info.with_unknown_names(),
+    )
+    return core.jaxpr_as_fun(core.ClosedJaxpr(one, []))(*known.values())
 
 
 def _interpret(jaxpr: Any, inputs: Sequence[Any], rule: Callable, literal: Any) -> list[Any]:
@@ -81,7 +102,8 @@ def _flat(level: Dependence) -> Dependence:
     return min(level, Dependence.FLAT)
 
 
-def _dependence_rule(equation: Any, levels: list[Dependence]) -> list[Dependence]:
+def dependence_rule(equation: Any, levels: Sequence[Dependence]) -> list[Dependence]:
+    """Follow the dependence through one operation."""
     name = equation.primitive.name
     strongest = max(levels, default=Dependence.NONE)
     if name in FLAT_OPERATIONS:
@@ -101,10 +123,10 @@ def _dependence_rule(equation: Any, levels: list[Dependence]) -> list[Dependence
 
 def dependence(jaxpr: Any, inputs: Sequence[Dependence]) -> list[Dependence]:
     """Say how each output depends on the activations, given how each input does."""
-    return _interpret(jaxpr, inputs, _dependence_rule, lambda _: Dependence.NONE)
+    return _interpret(jaxpr, inputs, dependence_rule, lambda _: Dependence.NONE)
 
 
-def _constant_rule(equation: Any, axes: list[frozenset[int]]) -> list[frozenset[int]]:
+def constant_rule(equation: Any, axes: Sequence[frozenset[int]]) -> list[frozenset[int]]:
     """Follow the axes along which a value is constant through one operation."""
     if not equation.outvars:  # printing, for one
         return []
@@ -146,15 +168,21 @@ def _same_axes(old: tuple[int, ...], new: tuple[int, ...], axes: frozenset[int])
     return frozenset(moved | {i for i, size in enumerate(new) if size == 1})
 
 
-def constant_axes(jaxpr: Any) -> list[frozenset[int]]:
-    """Give for each output the axes along which it is constant whatever the inputs are."""
+def single_places(shape: Sequence[int]) -> frozenset[int]:
+    """Give the axes along which any value of a shape is constant: those of size one."""
+    return frozenset(i for i, size in enumerate(shape) if size == 1)
 
-    def scalar_or_nothing(atom: Any) -> frozenset[int]:
-        size_one = (i for i, size in enumerate(atom.aval.shape) if size == 1)
-        return frozenset(size_one)
 
-    inputs = [scalar_or_nothing(var) for var in jaxpr.invars]
-    return _interpret(jaxpr, inputs, _constant_rule, scalar_or_nothing)
+def constant_axes(
+    jaxpr: Any, inputs: Sequence[frozenset[int]] | None = None
+) -> list[frozenset[int]]:
+    """Give for each output the axes along which it is constant, given those of the inputs."""
+
+    def unknown(atom: Any) -> frozenset[int]:
+        return single_places(atom.aval.shape)
+
+    known = [unknown(var) for var in jaxpr.invars] if inputs is None else inputs
+    return _interpret(jaxpr, known, constant_rule, unknown)
 
 
 class Structure(NamedTuple):
