@@ -5,9 +5,11 @@ __version__ = "0.1.0"
 from jaxcam import methods, targets
 from jaxcam.cam import cam, smooth, smooth_grad_cam_pp
 from jaxcam.derivatives import (
+    Decision,
     DerivativeCheck,
     check_derivatives,
     derivatives,
+    explain_engine,
     log_derivatives,
 )
 from jaxcam.errors import JaxcamError, JaxcamWarning, NotProved
@@ -18,6 +20,7 @@ from jaxcam.types import CAM, Derivatives, Diagnostics, LogDerivatives, Split
 
 __all__ = [
     "CAM",
+    "Decision",
     "DerivativeCheck",
     "Derivatives",
     "Diagnostics",
@@ -29,6 +32,7 @@ __all__ = [
     "cam",
     "check_derivatives",
     "derivatives",
+    "explain_engine",
     "layers",
     "log_derivatives",
     "methods",

@@ -100,7 +100,7 @@ def begin(job: Job, settings: Settings) -> Clean:
         scale = unit(found)
         return _compose(job.target)(found, scale=scale), scale
 
-    derivatives, scale = _each(report, a)(one)(a, job.x, index)
+    derivatives, scale = _each(report)(one)(a, job.x, index)
     return Clean(widen(a), scores, index, scale, derivatives, report)
 
 
@@ -119,7 +119,7 @@ def chunks(job: Job, settings: Settings, clean: Clean) -> Array:
     batch = job.x.shape[0]
     at_once = IMAGES_AT_ONCE.get(jax.default_backend(), IMAGES_AT_ONCE_ELSEWHERE)
     chunk = settings.chunk_size or max(1, at_once // batch)
-    if not _one_pass(clean.report, clean.a):
+    if not _one_pass(clean.report):
         chunk = 1  # such an engine fills a chunk with elements of one sample
     steps = -(-count // min(chunk, count))
     return jnp.arange(steps * -(-count // steps)).reshape(steps, -1)
@@ -127,7 +127,7 @@ def chunks(job: Job, settings: Settings, clean: Clean) -> Array:
 
 def step(job: Job, settings: Settings, clean: Clean, average: Average, ids: Array) -> Average:
     """Take a chunk of noisy samples of every image and add them to its average."""
-    each = _each(clean.report, clean.a)
+    each = _each(clean.report)
 
     def image(average: Average, x: Array, key: Array, index: Array, *fixed: Array) -> Average:
         def one(n: Array) -> Sample:
@@ -221,15 +221,15 @@ def _compose(target: Target) -> Callable[..., Derivatives]:
     return bell if target.form.exponentiated else raw
 
 
-def _each(report: Report, a: Array) -> Callable:
+def _each(report: Report) -> Callable:
     """Map over samples and images: at once, or one by one where the engine fills a chunk itself."""
-    if _one_pass(report, a):
+    if _one_pass(report):
         return jax.vmap
     return lambda function: lambda *args: jax.lax.map(lambda packed: function(*packed), args)
 
 
-def _one_pass(report: Report, a: Array) -> bool:
-    return engine_named(report.engine).passes(a[0].size) == 1
+def _one_pass(report: Report) -> bool:
+    return engine_named(report.engine).single
 
 
 def _smoothing(settings: Settings) -> Smoothing:

@@ -59,7 +59,7 @@ def plan(network: Network, a: Array, x: Array, index: Array, method: Method, eng
     _check_question(structure, choice, network.target, method)
     still = structure.gradient is structure.on_context is Dependence.NONE
     return Report(
-        engine=choice.engine.name,
+        engine=choice.name,
         exact=choice.engine.exact,
         proof=choice.proof.words,
         noisy=method.smoothing is not None and not still,
@@ -71,10 +71,9 @@ def _notes(
     structure: Structure, choice: Choice, method: Method, elements: int, *, still: bool
 ) -> Iterator[str]:
     yield from (f"auto passed over {refusal}" for refusal in choice.refused)
-    passes = choice.engine.passes(elements)
-    if passes > 1:
-        samples = method.smoothing.num_samples if method.smoothing and not still else 0
-        yield f"{passes} passes for each of {samples + 1} inputs (the clean one and the samples)"
+    if not choice.engine.single:
+        inputs = 1 + (method.smoothing.num_samples if method.smoothing and not still else 0)
+        yield f"derivatives along {elements} elements, for each of {inputs} inputs"
     if still and method.smoothing:
         yield f"{NO_NOISE}; the noisy passes were skipped"
     if structure.pooled and method.order > 1:

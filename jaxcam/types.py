@@ -96,16 +96,23 @@ class Derivatives(NamedTuple):
 
 
 class Proof(NamedTuple):
-    """Whether an engine applies to a score, and the reason in words, either way."""
+    """Whether an engine applies to a score, and the reason in words, either way.
+
+    form: the special case of the engine that was proved, if it tells them apart by name.
+    """
 
     applies: bool
     words: str
+    form: str = ""
 
 
 class Prover(Protocol):
-    """``prove(log_score, a)``: does the engine apply? Traces only; ``a`` may be abstract."""
+    """``prove(log_score, a, name)``: does the engine apply, in the form that is asked for by name?
 
-    def __call__(self, log_score: LogScore, a: Any, /) -> Proof: ...
+    Traces only; ``a`` may be abstract.
+    """
+
+    def __call__(self, log_score: LogScore, a: Any, name: str, /) -> Proof: ...
 
 
 class Deriver(Protocol):
@@ -122,16 +129,18 @@ class Deriver(Protocol):
 class Engine(NamedTuple):
     """One way to get the derivatives of ``u`` for every element of ``a``.
 
-    ``exact``: its result is the derivative, not an assumption about it. ``passes(n)``: how many
-    passes of the score it makes for ``n`` elements, which is what ``auto`` ranks by.
-    ``scaled``: whether sample weights ``e^u`` go with it (``power`` drops them).
+    ``exact``: its result is the derivative, not an assumption about it. ``single``: one gradient
+    is all it computes, so that many inputs can share a chunk. ``forms``: special cases that have
+    names of their own. ``scaled``: whether sample weights ``e^u`` go with it (``power`` drops
+    them).
     """
 
     name: str
     exact: bool
     prove: Prover
     derive: Deriver
-    passes: Callable[[int], int]
+    single: bool = False
+    forms: tuple[str, ...] = ()
     scaled: bool = True
 
 

@@ -14,7 +14,8 @@ affine behind the last bend costs nothing. Tangents are kept small: see tangents
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,18 +24,21 @@ from jax import Array
 
 from jaxcam.derivatives import rules
 from jaxcam.derivatives.layout import with_plain_convolutions
-from jaxcam.derivatives.program import Graph, Node, as_function, evaluate, flatten, graph
-from jaxcam.derivatives.sweep import sweep
+from jaxcam.derivatives.program import Graph, Node, as_function, evaluate, flatten, graph, slope_at
+from jaxcam.derivatives.refusal import where
 from jaxcam.derivatives.structure import (
     Dependence,
     body,
     constant_axes,
     dependence,
+    operations,
     run,
 )
+from jaxcam.derivatives.sweep import arguments_used, sweep
 from jaxcam.derivatives.tangents import (
     Element,
     Tangent,
+    Term,
     collect,
     dense,
     multiplied,
@@ -45,7 +49,7 @@ from jaxcam.derivatives.tangents import (
     total,
     unit_vector,
 )
-from jaxcam.types import LogDerivatives, ScoreAndMore
+from jaxcam.types import Engine, LogDerivatives, LogScore, Proof, ScoreAndMore
 
 Key = tuple[int, ...]
 """Along which operands a partial derivative is taken: ``(0, 1)`` is ``d^2 f / dx_0 dx_1``."""
@@ -83,14 +87,14 @@ def _partials(found: Graph, node: Node) -> dict[Key, tuple[Callable[..., Any], f
     shapes = [program.shapes[i] for i in whole.numbers]
     constant = [program.constant[i] for i in whole.numbers]
     known: dict[Key, Callable] = {(): whole.function}
-    traced = {(): body(jax.make_jaxpr(whole.function)(*shapes))}
+    traced: dict[Key, Any] = {(): body(jax.make_jaxpr(whole.function)(*shapes))}
     result = {}
     for order in (1, 2, 3):
         for key in itertools.combinations_with_replacement(range(len(node.operands)), order):
             before = key[:-1]
             if before not in known or not _depends(traced[before], key[-1]):
                 continue
-            known[key] = _slope(known[before], key[-1])
+            known[key] = slope_at(known[before], key[-1])
             traced[key] = body(jax.make_jaxpr(known[key])(*shapes))
             (axes,) = constant_axes(traced[key], constant)
             result[key] = (known[key], axes)
@@ -101,16 +105,6 @@ def _depends(jaxpr: Any, place: int) -> bool:
     none, varying = Dependence.NONE, Dependence.VARYING
     levels = [varying if i == place else none for i in range(len(jaxpr.invars))]
     return dependence(jaxpr, levels) == [varying]
-
-
-def _slope(function: Callable[..., Any], place: int) -> Callable[..., Any]:
-    def slope(*values: Any) -> Any:
-        def alone(x: Any) -> Any:
-            return function(*values[:place], x, *values[place + 1 :])
-
-        return jax.jvp(alone, (values[place],), (jnp.ones_like(values[place]),))[1]
-
-    return slope
 
 
 class Point(NamedTuple):
@@ -147,8 +141,10 @@ def at_point(found: Bends, a: Array) -> tuple[Point, Array, list[Any]]:
     return Point(found, values, adjoints, partials, a.dtype), u1, more
 
 
-def second_and_third(point: Point, element: Element) -> tuple[Array, Array]:
-    """Give ``u2`` and ``u3`` along one element."""
+def second_and_third(
+    point: Point, element: Element, watch: Callable[[Node, list[Tangent]], None] | None = None
+) -> tuple[Array, Array]:
+    """Give ``u2`` and ``u3`` along one element; ``watch`` is shown what meets at each bend."""
     nodes = point.bends.graph.nodes
     source = point.bends.graph.program.source
 
@@ -175,6 +171,8 @@ def second_and_third(point: Point, element: Element) -> tuple[Array, Array]:
     for number in point.bends.bending:
         node = nodes[number]
         weight = point.adjoints[number]
+        if watch is not None:
+            watch(node, [first(i) for i in node.operands])
         if node.kind == "curved":
             found = _curved(point, node, first, second, element)
             u2 = u2 + jnp.vdot(weight, found.quadratic, precision="highest")
@@ -326,8 +324,7 @@ def derive(
 ) -> tuple[LogDerivatives, Any]:
     """Differentiate along every element, ``chunk_size`` of them at a time."""
     closed, shape = jax.make_jaxpr(score, return_shape=True)(a)
-    found = bends(graph(flatten(closed)))
-    point, u1, more = at_point(found, a)
+    point, u1, more = at_point(bends(graph(flatten(closed))), a)
 
     def along(coordinates: tuple[Array, ...]) -> tuple[Array, Array]:
         return second_and_third(point, Element(coordinates, a.shape, {}))
@@ -335,3 +332,134 @@ def derive(
     u2, u3 = sweep(along, a.shape, chunk_size)
     more = jax.tree.unflatten(jax.tree.structure(shape[1]), more)
     return LogDerivatives(u1, u2, u3), more
+
+
+class Survey(NamedTuple):
+    """What the tangents of a score look like.
+
+    bending: the operations that bend, in words. chained: two of them of which one follows the
+    other, if there are. apart: whether tangents of different positions stay apart; met: where they
+    do not. placed: whether the derivatives depend on the position.
+    """
+
+    bending: tuple[str, ...]
+    elementwise: bool
+    chained: tuple[str, str] | None
+    met: str | None
+    placed: bool
+
+
+def survey(log_score: LogScore, a: Any) -> Survey:
+    """Trace the tangents of a score, and see what they look like."""
+    closed = jax.make_jaxpr(lambda a: (log_score(a), None))(a)
+    found = bends(graph(flatten(closed)))
+    met: list[str] = []
+
+    def watch(node: Node, tangents: list[Tangent]) -> None:
+        apart = all(_apart(term, len(a.shape)) for tangent in tangents for term in tangent)
+        if not apart or node.kind == "curved":
+            met.append(_words(node))
+
+    def traced(a: Array) -> Array:
+        point, _, _ = at_point(found, a)
+
+        def along(coordinates: tuple[Array, ...]) -> tuple[Array, Array]:
+            return second_and_third(point, Element(coordinates, a.shape, {}), watch)
+
+        return jnp.zeros((int(0 in arguments_used(along, a.shape)),))
+
+    placed = bool(jax.eval_shape(traced, a).shape[0])
+    nodes = found.graph.nodes
+    bending = {i: _words(nodes[i]) for i in found.bending}
+    elementwise = all(nodes[i].kind == "pointwise" and len(nodes[i].operands) == 1 for i in bending)
+    chained = _chained(found)
+    pair = None if chained is None else (bending[chained[0]], bending[chained[1]])
+    return Survey(tuple(bending.values()), elementwise, pair, met[0] if met else None, placed)
+
+
+def _apart(term: Term, rank: int) -> bool:
+    """Say whether the tangents of two positions have no place in common."""
+    single = [axis.step for axis in term.axes if axis.kind == "window" and axis.size == 1]
+    return all(any(step[d] for step in single) for d in range(rank - 1))
+
+
+def _chained(found: Bends) -> tuple[int, int] | None:
+    """Find a bending node that follows another."""
+    follows: dict[int, int] = {}
+    bending = set(found.bending)
+    for number, node in found.graph.nodes.items():
+        earlier = next((i if i in bending else follows[i] for i in node.operands
+                        if i in bending or i in follows), None)  # fmt: skip
+        if earlier is not None:
+            if number in bending:
+                return earlier, number
+            follows[number] = earlier
+    return None
+
+
+def _words(node: Node) -> str:
+    last = node.operations[-1]
+    return where(last.equation, last.call)
+
+
+FORMS = ("peeled", "powered", "coloured")
+
+
+def prove(log_score: LogScore, a: Any, name: str = "adjoint") -> Proof:
+    """Trace the tangents: any operation will do that JAX differentiates forward three times.
+
+    The named forms are those in which tangents cost least:
+
+    - ``peeled``: the derivatives do not depend on the position (sums over positions stand before
+      the first bend), so that one tangent for each channel serves all positions.
+    - ``powered``: no bend follows another, and each is elementwise: ``u_k`` is a transposed pass
+      with the k-th powers of the kernel.
+    - ``coloured``: tangents of different positions have no place in common where anything bends.
+    """
+    closed = jax.make_jaxpr(log_score)(a)
+    if "custom_vjp_call" in operations(body(closed)):
+        return Proof(False, "a hand-written reverse rule (custom_vjp) has no forward derivative")
+    try:
+        found = survey(log_score, a)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        return Proof(False, f"{type(error).__name__} while tracing the tangents: {reason}")
+    against = _against(found)
+    form = next((form for form in FORMS if against[form] is None), "adjoint")
+    if name in FORMS:
+        reason = against[name]
+        return Proof(reason is None, reason or _for(name, found, a), name)
+    return Proof(True, _for(form, found, a), form)
+
+
+def _against(found: Survey) -> dict[str, str | None]:
+    """Say for each form what speaks against it."""
+    powered = None
+    if found.chained:
+        powered = f"{found.chained[1]} follows {found.chained[0]}, and both bend"
+    elif not found.elementwise:
+        powered = f"not one elementwise operation: {found.bending[0]}"
+    return {
+        "peeled": "the derivatives depend on the position" if found.placed else None,
+        "powered": powered,
+        "coloured": found.met and f"positions meet in {found.met}",
+    }
+
+
+def _for(form: str, found: Survey, a: Any) -> str:
+    """Say what was proved."""
+    if not found.bending:
+        return "nothing bends, so that the second and third derivatives are zero"
+    positions = math.prod(a.shape[:-1])
+    bending = ", ".join(dict.fromkeys(found.bending))
+    return {
+        "peeled": f"one tangent for each of {a.shape[-1]} channels serves all {positions} "
+        f"positions, which are summed before anything bends ({bending})",
+        "powered": f"one bend on every way to the score ({bending}): transposed passes with the "
+        "squares and cubes of what is affine before it",
+        "coloured": f"positions never meet where anything bends ({bending})",
+        "adjoint": f"tangents up to the last bend, one shared backward pass; what bends: {bending}",
+    }[form]
+
+
+ENGINE = Engine("adjoint", exact=True, prove=prove, derive=derive, forms=FORMS)

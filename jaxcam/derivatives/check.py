@@ -42,7 +42,7 @@ def check_derivatives(
     >>> import jaxcam
     >>> check = jaxcam.check_derivatives(lambda a: jnp.sum(jnp.tanh(a)), jnp.ones((4, 4, 2)))
     >>> check.engine, all(error < 1e-5 for error in check.errors)
-    ('directional', True)
+    ('powered', True)
     """
     log_score, a = in_single_precision(log_score, jnp.asarray(a))
     choice = choose(engine, log_score, a)
@@ -54,7 +54,7 @@ def check_derivatives(
         for ours, theirs in zip(derive(a), truth, strict=True)
     ]
     return DerivativeCheck(
-        (errors[0], errors[1], errors[2]), chosen, choice.engine.name, choice.proof.words
+        (errors[0], errors[1], errors[2]), chosen, choice.name, choice.proof.words
     )
 
 

@@ -20,9 +20,9 @@ from jaxcam.types import Engine, LogDerivatives, LogScore, Proof, ScoreAndMore
 CHUNK_ELEMENTS = 1 << 20  # activations in flight at once when no chunk size is given
 
 
-def prove(log_score: LogScore, a: Any) -> Proof:
+def prove(log_score: LogScore, a: Any, name: str = "") -> Proof:
     """Apply to anything that JAX can differentiate three times."""
-    del log_score
+    del log_score, name
     return Proof(True, f"differentiated three times along each of {math.prod(a.shape)} elements")
 
 
@@ -84,4 +84,4 @@ def _along_in_reverse(
     return derivatives
 
 
-ENGINE = Engine("directional", exact=True, prove=prove, derive=derive, passes=lambda n: n)
+ENGINE = Engine("directional", exact=True, prove=prove, derive=derive)

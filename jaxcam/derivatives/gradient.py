@@ -9,9 +9,9 @@ from jaxcam.derivatives.layout import with_plain_convolutions
 from jaxcam.types import Engine, LogDerivatives, LogScore, Proof, ScoreAndMore
 
 
-def prove(log_score: LogScore, a: Any) -> Proof:
+def prove(log_score: LogScore, a: Any, name: str = "") -> Proof:
     """Apply to anything: a gradient needs no condition."""
-    del log_score, a
+    del log_score, a, name
     return Proof(True, "one gradient: the method uses no higher derivative")
 
 
@@ -30,4 +30,4 @@ def gradient(score: ScoreAndMore, a: Array) -> tuple[Array, Any]:
     return with_plain_convolutions(jax.grad(score, has_aux=True))(a)
 
 
-ENGINE = Engine("gradient", exact=True, prove=prove, derive=derive, passes=lambda n: 1)
+ENGINE = Engine("gradient", exact=True, prove=prove, derive=derive, single=True)

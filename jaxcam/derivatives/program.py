@@ -11,7 +11,7 @@ What does not depend on ``a`` differentiably (weights, comparisons, selections) 
 computed once, at the point.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,9 +24,7 @@ from jaxcam.derivatives.structure import (
     Dependence,
     body,
     called,
-    constant_axes,
     constant_rule,
-    dependence,
     dependence_rule,
     inner,
     run,
@@ -35,11 +33,15 @@ from jaxcam.derivatives.structure import (
 
 
 class Operation(NamedTuple):
-    """One equation, its operands and results numbered over the whole program."""
+    """One equation, its operands and results numbered over the whole program.
+
+    call: the named function that it is part of (``gelu``), if there is one.
+    """
 
     equation: Any
     operands: tuple[int, ...]
     results: tuple[int, ...]
+    call: str = ""
 
     @property
     def name(self) -> str:
@@ -103,7 +105,25 @@ def flatten(closed: Any) -> Program:
         fixed[number] = value
         return number
 
-    def enter(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[int]) -> list[int]:
+    def append(equation: Any, operands: tuple[int, ...], call: str) -> list[int]:
+        levels = dependence_rule(equation, [level[i] for i in operands])
+        constant_along = constant_rule(equation, [axes[i] for i in operands])
+        avals = [atom.aval for atom in equation.outvars]
+        results = [new(*known) for known in zip(avals, levels, constant_along, strict=True)]
+        operations.append(Operation(equation, operands, tuple(results), call))
+        return results
+
+    def stretch(number: int, shape: tuple[int, ...]) -> int:
+        """Write down that a varying operand is broadcast; what is fixed may stay small."""
+        old = shapes[number]
+        if level[number] is not Dependence.VARYING or old.shape in (shape, ()):
+            return number
+        (result,) = append(_equation(lambda x: jnp.broadcast_to(x, shape), old), (number,), "")
+        return result
+
+    def enter(
+        jaxpr: Any, constants: Sequence[Any], arguments: Sequence[int], within: str = ""
+    ) -> list[int]:
         numbers = {v: constant(v.aval, c) for v, c in zip(jaxpr.constvars, constants, strict=True)}
         numbers.update(zip(jaxpr.invars, arguments, strict=True))
 
@@ -115,13 +135,12 @@ def flatten(closed: Any) -> Program:
             operands = tuple(map(number, equation.invars))
             call = called(equation)
             if call is None:
-                levels = dependence_rule(equation, [level[i] for i in operands])
-                constant_along = constant_rule(equation, [axes[i] for i in operands])
-                avals = [atom.aval for atom in equation.outvars]
-                results = [new(*known) for known in zip(avals, levels, constant_along, strict=True)]
-                operations.append(Operation(equation, operands, tuple(results)))
+                results = append(*_stretched(equation, operands, stretch), within)
             else:
-                results = enter(body(call), getattr(call, "consts", ()), operands)
+                constants = getattr(call, "consts", ())
+                name = str(equation.params.get("name") or "")
+                named = within or (name if name.isidentifier() and name[0] != "_" else "")
+                results = enter(body(call), constants, operands, named)
             numbers.update(zip(equation.outvars, results, strict=True))
         return [number(atom) for atom in jaxpr.outvars]
 
@@ -130,6 +149,31 @@ def flatten(closed: Any) -> Program:
     results = enter(body(closed), closed.consts, [source])
     varying = frozenset(i for i, known in level.items() if known is Dependence.VARYING)
     return Program(tuple(operations), fixed, source, tuple(results), varying, axes, shapes)
+
+
+def _stretched(
+    equation: Any, operands: tuple[int, ...], stretch: Callable[[int, tuple[int, ...]], int]
+) -> tuple[Any, tuple[int, ...]]:
+    """Make implicit broadcasting explicit: pointwise operations stretch axes of size one."""
+    if equation.primitive.name not in POINTWISE or len(equation.outvars) != 1:
+        return equation, operands
+    shape = equation.outvars[0].aval.shape
+    stretched = tuple(stretch(i, shape) for i in operands)
+    if stretched == operands:
+        return equation, operands
+    avals = [
+        jax.ShapeDtypeStruct(shape if old != new else atom.aval.shape, atom.aval.dtype)
+        for atom, old, new in zip(equation.invars, operands, stretched, strict=True)
+    ]
+    primitive, params = equation.primitive, equation.params
+    same = _equation(lambda *values: primitive.bind(*values, **params), *avals)
+    return same.replace(source_info=equation.source_info), stretched
+
+
+def _equation(function: Callable[..., Any], *avals: Any) -> Any:
+    """Give the one equation that a function of arrays is."""
+    (equation,) = body(jax.make_jaxpr(function)(*avals)).eqns
+    return equation
 
 
 def graph(program: Program) -> Graph:
@@ -185,7 +229,8 @@ def is_pointwise(operation: Operation, program: Program) -> bool:
         return False
     shape = operation.equation.outvars[0].aval.shape
     aligned = all(
-        atom.aval.shape == shape or (atom.aval.shape == () and i not in program.varying)
+        atom.aval.shape == shape
+        or (i not in program.varying and len(atom.aval.shape) in (0, len(shape)))
         for atom, i in zip(operation.equation.invars, operation.operands, strict=True)
     )
     if not aligned:
@@ -207,12 +252,7 @@ def _is_pointwise_call(operation: Operation, program: Program) -> bool:
 
     place = moved.index(True)
 
-    def third(*values: Any) -> Any:
-        def alone(x: Any) -> Any:
-            return call(*(x if i == place else v for i, v in enumerate(values)))
-
-        return derivatives_along((alone,), values[place])
-
+    third = slope_at(slope_at(slope_at(call, place), place), place)
     try:
         traced = jax.make_jaxpr(third)(*(atom.aval for atom in atoms))
     except Exception:
@@ -220,18 +260,16 @@ def _is_pointwise_call(operation: Operation, program: Program) -> bool:
     return _all_pointwise(body(traced), atoms[place].aval.shape)
 
 
-def derivatives_along(functions: Sequence[Callable], x: Any) -> list[Any]:
-    """Differentiate pointwise functions once, twice and three times along every element."""
-    found = []
-    for function in functions:
-        for _ in range(3):
-            function = _slope(function)
-            found.append(function(x))
-    return found
+def slope_at(function: Callable[..., Any], place: int) -> Callable[..., Any]:
+    """Differentiate a pointwise function of several arrays along one: each element along itself."""
 
+    def slope(*values: Any) -> Any:
+        def alone(x: Any) -> Any:
+            return function(*values[:place], x, *values[place + 1 :])
 
-def _slope(function: Callable) -> Callable:
-    return lambda x: jax.jvp(function, (x,), (jnp.ones_like(x),))[1]
+        return jax.jvp(alone, (values[place],), (jnp.ones_like(values[place]),))[1]
+
+    return slope
 
 
 def _all_pointwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:

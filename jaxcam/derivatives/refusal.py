@@ -34,7 +34,7 @@ def _search(jaxpr: Any, varying: set[Any]) -> str | None:
             continue
         varying.update(equation.outvars)
         if needed.intersection(equation.outvars) and not _is_piecewise_affine(equation, moved):
-            return _deeper(equation, moved) or _where(equation)
+            return _deeper(equation, moved) or where(equation)
     return None
 
 
@@ -69,7 +69,8 @@ def _deeper(equation: Any, moved: list[bool]) -> str | None:
     return _search(called, {v for v, m in zip(called.invars, moved, strict=True) if m})
 
 
-def _where(equation: Any) -> str:
-    word = equation.params.get("name") or equation.primitive.name
+def where(equation: Any, call: str = "") -> str:
+    """Name an operation, or the named call that it is part of, and its place in the model."""
+    word = call or equation.params.get("name") or equation.primitive.name
     place = str(getattr(equation.source_info, "name_stack", ""))
     return f"{word!s} in {place}" if place else str(word)

@@ -5,6 +5,7 @@ To add an operation: name it in `POINTWISE`, or give it a line in `LINEAR`. An o
 line is differentiated as a whole (adjoint.py), which is slower and never wrong.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -96,42 +97,39 @@ def transpose(term: Term, step: Step) -> Term:
 
 def reshape(term: Term, step: Step) -> Term:
     """Join or divide axes: windows of one place can be joined, the rest is stored whole."""
-    if step.params.get("dimensions") is not None:
-        return whole_map(term, step)
+    if step.equation.primitive.name == "reshape" and step.params["dimensions"] is not None:
+        return whole_map(term, step)  # it transposes too
     axes = [SAME] * len(step.shape)
-    pattern_old = list(term.shape)
-    pattern_new = [1] * len(step.shape)
     for olds, news in _groups(term.shape, step.shape):
-        if varies(term, olds):
-            for j in news:
-                pattern_new[j] = step.shape[j]
-        else:
-            for i in olds:
-                pattern_old[i] = 1
-        kinds = {term.axes[i].kind for i in olds}
         if len(olds) == len(news) == 1:
             axes[news[0]] = term.axes[olds[0]]
-        elif kinds == {"same"}:
-            pass
         elif len(news) == 1 and _are_places(term, olds, step.element):
             axes[news[0]] = _joined(term, olds)
-        else:
+        elif any(term.axes[i].kind != "same" for i in olds):
             for i in olds:
                 term = spread(term, i, step.element)
             for j in news:
                 axes[j] = whole(step.shape[j])
-    for i, size in enumerate(term.shape):
-        if size == 1:
-            pattern_old[i] = 1
-    pattern = term.pattern
-    if pattern is not None:
-        pattern = jnp.broadcast_to(pattern, pattern_old).reshape(pattern_new)
     values = term.values.reshape([axis.size for axis in axes])
-    return Term(values, tuple(axes), step.shape, pattern, term.clean)
+    return Term(values, tuple(axes), step.shape, _reshaped_pattern(term, step.shape), term.clean)
+
+
+def _reshaped_pattern(term: Term, shape: Sequence[int]) -> Array | None:
+    """Reshape the pattern; a group of axes along which it is constant stays of size one."""
+    if term.pattern is None:
+        return None
+    full, new = [1] * len(term.shape), [1] * len(shape)
+    for olds, news in _groups(term.shape, shape):
+        if varies(term, olds):
+            for i in olds:
+                full[i] = term.shape[i]
+            for j in news:
+                new[j] = shape[j]
+    return jnp.broadcast_to(term.pattern, full).reshape(new)
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
-    """Pair the axes of two shapes, those of size one aside, into the smallest groups of one size."""
+    """Pair the axes of two shapes, those of size one aside, in the smallest groups of one size."""
     left = [i for i, size in enumerate(old) if size != 1]
     right = [i for i, size in enumerate(new) if size != 1]
     while left:
@@ -212,7 +210,9 @@ def dot_general(term: Term, step: Step) -> Term:
         pattern = contract(full, part)
         new, values = [SAME] * len(free), values.reshape([axis.size for axis in kept])
         ones = (1,) * len(free)
-        values = values.reshape((*values.shape, *ones) if step.place == 0 else (*ones, *values.shape))
+        values = values.reshape(
+            (*values.shape, *ones) if step.place == 0 else (*ones, *values.shape)
+        )
     else:
         values = contract(values, part)
         new = [whole(size) for size in free]
@@ -240,80 +240,102 @@ def _contractible(term: Term, over: Sequence[int], element: Element) -> Term:
 
 def convolve(term: Term, step: Step) -> Term:
     """Convolve: a window grows by the kernel, and is stored whole once it covers the map."""
-    params = step.params
-    numbers = params["dimension_numbers"]
-    groups = params["feature_group_count"]
-    plain = all(d == 1 for d in params["lhs_dilation"]) and params["batch_group_count"] == 1
+    params, numbers = step.params, step.params["dimension_numbers"]
     batch, channel, *spatial = numbers.lhs_spec
+    plain = all(d == 1 for d in params["lhs_dilation"]) and params["batch_group_count"] == 1
     if step.place == 1 or not plain or term.shape[batch] != 1:
         return whole_map(term, step)
-    kernel = lax.transpose(step.operands[1], (*numbers.rhs_spec[2:], *numbers.rhs_spec[1::-1]))
-    kernel = kernel.astype(term.values.dtype)  # [*window, in, out]
+    sides = [
+        Side(i, size, dilation, stride, pads, step.shape[out])
+        for i, size, dilation, stride, pads, out in zip(
+            spatial, (step.operands[1].shape[i] for i in numbers.rhs_spec[2:]),
+            params["rhs_dilation"], params["window_strides"], params["padding"],
+            numbers.out_spec[2:], strict=True,
+        )
+    ]  # fmt: skip
     term = localize(term, step.element)
-    strides, dilations = params["window_strides"], params["rhs_dilation"]
-    sizes, outputs = kernel.shape[:-2], [step.shape[i] for i in numbers.out_spec[2:]]
-    reach = [(n - 1) * d for n, d in zip(sizes, dilations, strict=True)]
-    for i, grown, stride, (low, high) in zip(spatial, reach, strides, params["padding"], strict=True):
-        axis, full = term.axes[i], term.shape[i]
-        pointlike = grown == 0 and stride == 1 and low == high == 0
-        if axis.kind == "all" or pointlike:
-            continue
-        if axis.kind == "same" or stride != 1 or axis.size + grown >= full:
-            term = spread(term, i, step.element)
-    term = spread(term, batch, step.element)
-    depthwise = groups == term.shape[channel] == kernel.shape[-1]
-    one = term.axes[channel].kind == "window" and term.axes[channel].size == 1
-    if one and depthwise:
-        here = begin(term.axes[channel], step.element)
-        kernel = lax.dynamic_slice_in_dim(kernel, here, 1, kernel.ndim - 1)
-        groups, out_axis = 1, term.axes[channel]
-    elif one and groups == 1:
-        here = begin(term.axes[channel], step.element)
-        kernel = lax.dynamic_slice_in_dim(kernel, here, 1, kernel.ndim - 2)
-        out_axis = whole(kernel.shape[-1])
-    else:
-        term = spread(term, channel, step.element)
-        out_axis = whole(kernel.shape[-1])
+    for side in sides:
+        if not _stays_small(term.axes[side.axis], side, term.shape[side.axis]):
+            term = spread(term, side.axis, step.element)
+    order = (*numbers.rhs_spec[2:], *numbers.rhs_spec[1::-1])
+    kernel = lax.transpose(step.operands[1], order).astype(term.values.dtype)  # [*sizes, in, out]
+    term, kernel, groups, out_axis = _channels(term, kernel, channel, step)
+    axes = [_convolved(term.axes[side.axis], side) for side in sides]
     x = lax.transpose(term.values, (batch, *spatial, channel))
-    axes, padding = [], []
-    for i, grown, stride, pads, out in zip(
-        spatial, reach, strides, params["padding"], outputs, strict=True
-    ):
-        axis = term.axes[i]
-        if axis.kind == "window":
-            axes.append(Axis("window", axis.size + grown, axis.step, axis.low + pads[0] - grown))
-            padding.append((grown, grown))
-        elif axis.kind == "same" and term.shape[i] != 1:
-            axes.append(SAME)
-            padding.append((0, 0))
-        else:
-            axes.append(whole(out))
-            padding.append(pads)
-    windows = all(axis.kind == "window" for axis in axes)
-    if windows and groups == 1:
-        found = _overlap_add(x, kernel, dilations, params["precision"])
+    if groups == 1 and all(axis.kind == "window" for axis in axes):
+        found = _overlap_add(x, kernel, params["rhs_dilation"], params["precision"])
     else:
+        rank = x.ndim
+        data = (0, rank - 1, *range(1, rank - 1))
+        pads = [_pads(axis, side) for axis, side in zip(axes, sides, strict=True)]
         found = lax.conv_general_dilated(
-            x, kernel, strides, padding, rhs_dilation=dilations, feature_group_count=groups,
-            dimension_numbers=lax.ConvDimensionNumbers(*_last(x.ndim)),
-            precision=params["precision"],
+            x, kernel, params["window_strides"], pads, rhs_dilation=params["rhs_dilation"],
+            dimension_numbers=lax.ConvDimensionNumbers(
+                data, (rank - 1, rank - 2, *range(rank - 2)), data
+            ),
+            feature_group_count=groups, precision=params["precision"],
         )  # fmt: skip
-    order = [0] * x.ndim
-    for place, i in enumerate((numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])):
-        order[i] = place
-    all_axes = (term.axes[batch], *axes, out_axis)
+    places = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
+    back = sorted(range(x.ndim), key=lambda i: places[i])
+    last = (term.axes[batch], *axes, out_axis)
+    clean = all(axis.kind != "window" for axis in axes)
     return Term(
-        lax.transpose(found, order),
-        tuple(all_axes[i] for i in order),
-        step.shape,
-        clean=all(axis.kind != "window" for axis in axes),
-    )
+        lax.transpose(found, back), tuple(last[i] for i in back), step.shape, clean=clean
+    )  # fmt: skip
 
 
-def _last(rank: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Number the axes of a convolution with channels last."""
-    data = (0, rank - 1, *range(1, rank - 1))
-    return data, (rank - 1, rank - 2, *range(rank - 2)), data
+class Side(NamedTuple):
+    """A convolution along one axis: of the operand, ``size`` of the kernel, ``out`` places."""
+
+    axis: int
+    size: int
+    dilation: int
+    stride: int
+    pads: tuple[int, int]
+    out: int
+
+    @property
+    def reach(self) -> int:
+        """How far the kernel reaches beyond one place."""
+        return (self.size - 1) * self.dilation
+
+    @property
+    def pointlike(self) -> bool:
+        """Whether every place goes to itself alone."""
+        return self.size == self.stride == 1 and tuple(self.pads) == (0, 0)
+
+
+def _stays_small(axis: Axis, side: Side, full: int) -> bool:
+    if side.pointlike:
+        return True
+    return axis.kind == "window" and side.stride == 1 and axis.size + side.reach < full
+
+
+def _convolved(axis: Axis, side: Side) -> Axis:
+    if axis.kind == "window":
+        low = axis.low + side.pads[0] - side.reach
+        return Axis("window", axis.size + side.reach, axis.step, low)
+    return axis if side.pointlike else whole(side.out)
+
+
+def _pads(axis: Axis, side: Side) -> tuple[int, int]:
+    return (side.reach, side.reach) if axis.kind == "window" else side.pads
+
+
+def _channels(
+    term: Term, kernel: Array, channel: int, step: Step
+) -> tuple[Term, Array, int, Axis]:  # fmt: skip
+    """Take the part of the kernel that one channel meets; else store all channels."""
+    groups, axis = step.params["feature_group_count"], term.axes[channel]
+    if axis.kind == "window" and axis.size == 1:
+        here = begin(axis, step.element)
+        if groups == 1:
+            kernel = lax.dynamic_slice_in_dim(kernel, here, 1, kernel.ndim - 2)
+            return term, kernel, 1, whole(kernel.shape[-1])
+        if groups == term.shape[channel] == kernel.shape[-1]:
+            kernel = lax.dynamic_slice_in_dim(kernel, here, 1, kernel.ndim - 1)
+            return term, kernel, 1, axis
+    return spread(term, channel, step.element), kernel, groups, whole(kernel.shape[-1])
 
 
 def _overlap_add(x: Array, kernel: Array, dilations: Sequence[int], precision: Any) -> Array:
@@ -322,24 +344,21 @@ def _overlap_add(x: Array, kernel: Array, dilations: Sequence[int], precision: A
     Every place of the window sends a copy of the kernel; a convolution of the padded window would
     multiply mostly zeros.
     """
-    *sizes, _, out = kernel.shape
-    flipped = lax.rev(kernel, tuple(range(len(sizes))))
-    sent = lax.dot_general(x[0], flipped, (((x.ndim - 2,), (len(sizes),)), ((), ())),
-                           precision=precision)  # fmt: skip  [*n, *kernel, out]
-    n = x.shape[1:-1]
-    zero = jnp.zeros((), sent.dtype)
-    # One axis after the other: the copies of a place lie where the place is.
+    sizes = kernel.shape[:-2]
+    rank = len(sizes)
+    flipped = lax.rev(kernel, tuple(range(rank)))
+    over = (((rank,), (rank,)), ((), ()))
+    copies = lax.dot_general(x[0], flipped, over, precision=precision)  # [*n, *kernel, out]
+    zero = jnp.zeros((), copies.dtype)
     for d, (size, dilation) in enumerate(zip(sizes, dilations, strict=True)):
-        rank = len(n)
-        where = rank  # the kernel axis that stands first among those left
-        moved = 0
-        for k in range(size):
-            part = lax.index_in_dim(sent, k, where, keepdims=False)
+        moved = []
+        for k in range(size):  # the axis of the kernel that stands first among those left
+            part = lax.index_in_dim(copies, k, rank, keepdims=False)
             widths = [(0, 0, 0)] * part.ndim
             widths[d] = (k * dilation, (size - 1 - k) * dilation, 0)
-            moved = moved + lax.pad(part, zero, widths)
-        sent = moved
-    return sent[None]
+            moved.append(lax.pad(part, zero, widths))
+        copies = functools.reduce(jnp.add, moved)
+    return copies[None]
 
 
 def concatenate(term: Term, step: Step) -> Term:

@@ -10,6 +10,7 @@ constant axis, so an unfamiliar one can only refuse a proof, never grant one. In
 wrote, not what their body shows.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -70,13 +71,8 @@ def run(equation: Any, operands: Sequence[Any]) -> list[Any]:
     """Run one equation as a jaxpr of its own: every primitive binds as JAX itself does it."""
     pairs = zip(equation.invars, operands, strict=True)
     known = {atom: value for atom, value in pairs if not isinstance(atom, core.Literal)}
-    empty = body(jax.make_jaxpr(lambda: ())())
-    one = empty.replace(
-        eqns=[equation],
-        invars=list(known),
-        outvars=equation.outvars,
-        effects=equation.effects,
-        debug_info=empty.debug_info.with_unknown_names(),
+    one = _empty().replace(
+        eqns=[equation], invars=list(known), outvars=equation.outvars, effects=equation.effects
     )
     return core.jaxpr_as_fun(core.ClosedJaxpr(one, []))(*known.values())
 
@@ -139,13 +135,12 @@ def constant_rule(equation: Any, axes: Sequence[frozenset[int]]) -> list[frozens
         stretched = {placed[i] for i, size in enumerate(old) if size != shape[placed[i]]}
         return [frozenset(kept | stretched | (set(range(len(shape))) - set(placed)))]
     if name in ELEMENTWISE:
-        # A scalar operand is constant along every axis of the others.
+        # A scalar is constant along every axis of the others, an axis of size one along that one.
         ranked = [
-            known if atom.aval.shape == shape else frozenset(range(len(shape)))
+            known | single_places(atom.aval.shape) if atom.aval.shape else set(range(len(shape)))
             for atom, known in zip(equation.invars, axes, strict=True)
-            if atom.aval.shape in (shape, ())
         ]
-        return [frozenset.intersection(*ranked)] if len(ranked) == len(axes) else [frozenset()]
+        return [frozenset(range(len(shape))).intersection(*ranked)]
     if name == "reduce_sum":
         left = [
             axis for axis in range(len(equation.invars[0].aval.shape)) if axis not in params["axes"]
@@ -183,6 +178,12 @@ def constant_axes(
 
     known = [unknown(var) for var in jaxpr.invars] if inputs is None else inputs
     return _interpret(jaxpr, known, constant_rule, unknown)
+
+
+@functools.cache
+def _empty() -> Any:
+    empty = body(jax.make_jaxpr(lambda: ())())
+    return empty.replace(debug_info=empty.debug_info.with_unknown_names())
 
 
 class Structure(NamedTuple):

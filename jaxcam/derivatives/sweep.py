@@ -35,24 +35,38 @@ def sweep(along: Along, shape: Sequence[int], chunk_size: int | None) -> list[Ar
     """Map ``along(coordinates) -> scalars`` over all elements of an array of a shape."""
     *spatial, channels = shape
     positions = math.prod(spatial)
+    closed = _traced(along, shape)
+    parts = _divide(body(closed))
+    known = dict(zip(parts.jaxpr.constvars, closed.consts, strict=True))
+    known = evaluate(parts.equations[frozenset()], known)
+    moved = _moved(parts)
+    counts = (positions if 0 in moved else 1, channels if 1 in moved else 1)
+    found = _mapped(parts, known, counts, chunk_size)
+    full = [jnp.broadcast_to(v, (positions, channels)) for v in found]
+    return [v.reshape(shape) for v in full]
+
+
+def arguments_used(along: Along, shape: Sequence[int]) -> frozenset[int]:
+    """Say whether the results depend on the position (0), the channel (1), or both."""
+    return _moved(_divide(body(_traced(along, shape))))
+
+
+def _traced(along: Along, shape: Sequence[int]) -> Any:
+    """Trace ``along`` as a function of the numbers of a position and of a channel."""
 
     def at(position: Array, channel: Array) -> tuple[Array, ...]:
         where = []
-        for size in reversed(spatial):
+        for size in reversed(shape[:-1]):
             where.append(position % size)
             position = position // size
         return along((*reversed(where), channel))
 
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    closed = jax.make_jaxpr(at)(number, number)
-    parts = _divide(body(closed))
-    known = dict(zip(parts.jaxpr.constvars, closed.consts, strict=True))
-    known = evaluate(parts.equations[frozenset()], known)
-    moved = frozenset().union(*(_level(parts, atom) for atom in parts.jaxpr.outvars))
-    counts = (positions if 0 in moved else 1, channels if 1 in moved else 1)
-    found = _mapped(parts, known, counts, chunk_size)
-    full = [jnp.broadcast_to(v, (positions, channels)) for v in found]
-    return [v.reshape(shape) for v in full]
+    return jax.make_jaxpr(at)(number, number)
+
+
+def _moved(parts: Parts) -> frozenset[int]:
+    return frozenset().union(*(_level(parts, atom) for atom in parts.jaxpr.outvars))
 
 
 def _divide(jaxpr: Any) -> Parts:

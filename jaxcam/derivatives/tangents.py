@@ -16,7 +16,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 

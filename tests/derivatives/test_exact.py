@@ -56,7 +56,8 @@ def errors(log_derivatives, tail, kind) -> list[float]:
 @functools.cache
 def proof(engine, tail, kind):
     """Ask an engine once whether it applies: a proof does not depend on the precision."""
-    return engine.prove(log_score(tail, kind), jnp.asarray(tails.point(tail), jnp.float32))
+    a = jnp.asarray(tails.point(tail), jnp.float32)
+    return engine.prove(log_score(tail, kind), a, engine.name)
 
 
 def log_score(tail, kind):
