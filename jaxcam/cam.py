@@ -109,7 +109,7 @@ def smooth_grad_cam_pp(
     >>> x = jnp.linspace(0.0, 1.0, 32).reshape(1, 4, 4, 2)
     >>> result = jaxcam.smooth_grad_cam_pp(split, x, key=jax.random.key(0))
     >>> result.map.shape, result.diagnostics.report.engine
-    ((1, 4, 4), 'directional')
+    ((1, 4, 4), 'peeled')
     """
     method = smooth(
         grad_cam_pp(numerator=numerator, poles=poles),
@@ -152,12 +152,13 @@ def cam(
             None the top class of each image.
         key: a JAX random key, or one per image; needed by smoothed methods. One key draws the same
             noise for every image of the batch.
-        engine: ``auto``, ``affine``, ``directional``, ``exponential`` or ``power``.
+        engine: ``auto``, or a name as in `jaxcam.log_derivatives`.
         channels: a subset of feature maps, as indices or booleans ``[k]``.
         neurons: a subset of neurons, as booleans ``[*spatial, k]``, or one mask per image. Weights
             come from all neurons, and the map from those of the subset.
-        chunk_size: how many noisy samples are in flight at once per image or, for ``directional``,
-            how many elements; it bounds the memory and changes nothing else beyond rounding.
+        chunk_size: how many noisy samples are in flight at once per image or, where one gradient
+            is not enough, how many elements; it bounds the memory and changes nothing else beyond
+            rounding.
         progress: called as ``progress(done, total)`` after each chunk of samples, which are then
             run from Python; for programs with a person waiting.
 

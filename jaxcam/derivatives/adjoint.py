@@ -14,7 +14,6 @@ affine behind the last bend costs nothing. Tangents are kept small: see tangents
 
 import functools
 import itertools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -34,7 +33,7 @@ from jaxcam.derivatives.structure import (
     operations,
     run,
 )
-from jaxcam.derivatives.sweep import arguments_used, sweep
+from jaxcam.derivatives.sweep import POSITION, arguments_used, sweep
 from jaxcam.derivatives.tangents import (
     Element,
     Tangent,
@@ -142,21 +141,32 @@ def at_point(found: Bends, a: Array) -> tuple[Point, Array, list[Any]]:
 
 
 def second_and_third(
-    point: Point, element: Element, watch: Callable[[Node, list[Tangent]], None] | None = None
+    point: Point,
+    element: Element,
+    *,
+    waist: tuple[int, Array] | None = None,
+    watch: Callable[[Node, list[Tangent]], None] | None = None,
 ) -> tuple[Array, Array]:
-    """Give ``u2`` and ``u3`` along one element; ``watch`` is shown what meets at each bend."""
+    """Give ``u2`` and ``u3`` along one element.
+
+    waist: a value on every way from ``a`` to a bend, and its tangent, if they start from there
+    (peeled.py). watch: is shown what meets at each bend.
+    """
     nodes = point.bends.graph.nodes
     source = point.bends.graph.program.source
+    given = {source: [unit_vector(element, point.dtype)]}
+    if waist is not None:
+        given = {waist[0]: [dense(waist[1])]}
 
     @functools.cache
     def first(number: int) -> Tangent:
-        if number == source:
-            return [unit_vector(element, point.dtype)]
+        if number in given:
+            return given[number]
         return _first(point, nodes[number], first, element)
 
     @functools.cache
     def second(number: int) -> Tangent:
-        if number == source:
+        if number in given:
             return []
         node = nodes[number]
         if node.kind == "curved":
@@ -338,8 +348,9 @@ class Survey(NamedTuple):
     """What the tangents of a score look like.
 
     bending: the operations that bend, in words. chained: two of them of which one follows the
-    other, if there are. apart: whether tangents of different positions stay apart; met: where they
-    do not. placed: whether the derivatives depend on the position.
+    other, if there are. elementwise: whether each has one operand and works element by element.
+    met: an operation in which tangents of different positions meet, if there is one. placed:
+    whether the derivatives depend on the position.
     """
 
     bending: tuple[str, ...]
@@ -364,9 +375,9 @@ def survey(log_score: LogScore, a: Any) -> Survey:
         point, _, _ = at_point(found, a)
 
         def along(coordinates: tuple[Array, ...]) -> tuple[Array, Array]:
-            return second_and_third(point, Element(coordinates, a.shape, {}), watch)
+            return second_and_third(point, Element(coordinates, a.shape, {}), watch=watch)
 
-        return jnp.zeros((int(0 in arguments_used(along, a.shape)),))
+        return jnp.zeros((int(POSITION in arguments_used(along, a.shape)),))
 
     placed = bool(jax.eval_shape(traced, a).shape[0])
     nodes = found.graph.nodes
@@ -402,7 +413,7 @@ def _words(node: Node) -> str:
     return where(last.equation, last.call)
 
 
-FORMS = ("peeled", "powered", "coloured")
+FORMS = ("powered", "coloured")
 
 
 def prove(log_score: LogScore, a: Any, name: str = "adjoint") -> Proof:
@@ -410,26 +421,31 @@ def prove(log_score: LogScore, a: Any, name: str = "adjoint") -> Proof:
 
     The named forms are those in which tangents cost least:
 
-    - ``peeled``: the derivatives do not depend on the position (sums over positions stand before
-      the first bend), so that one tangent for each channel serves all positions.
     - ``powered``: no bend follows another, and each is elementwise: ``u_k`` is a transposed pass
       with the k-th powers of the kernel.
     - ``coloured``: tangents of different positions have no place in common where anything bends.
     """
-    closed = jax.make_jaxpr(log_score)(a)
-    if "custom_vjp_call" in operations(body(closed)):
-        return Proof(False, "a hand-written reverse rule (custom_vjp) has no forward derivative")
-    try:
-        found = survey(log_score, a)
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        return Proof(False, f"{type(error).__name__} while tracing the tangents: {reason}")
+    found = surveyed(log_score, a)
+    if isinstance(found, str):
+        return Proof(False, found)
     against = _against(found)
     form = next((form for form in FORMS if against[form] is None), "adjoint")
     if name in FORMS:
         reason = against[name]
-        return Proof(reason is None, reason or _for(name, found, a), name)
-    return Proof(True, _for(form, found, a), form)
+        return Proof(reason is None, reason or _for(name, found), name)
+    return Proof(True, _for(form, found), form)
+
+
+def surveyed(log_score: LogScore, a: Any) -> Survey | str:
+    """Survey a score, or say why it has no tangents."""
+    closed = jax.make_jaxpr(log_score)(a)
+    if "custom_vjp_call" in operations(body(closed)):
+        return "a hand-written reverse rule (custom_vjp) has no forward derivative"
+    try:
+        return survey(log_score, a)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        return f"{type(error).__name__} while tracing the tangents: {reason}"
 
 
 def _against(found: Survey) -> dict[str, str | None]:
@@ -440,21 +456,17 @@ def _against(found: Survey) -> dict[str, str | None]:
     elif not found.elementwise:
         powered = f"not one elementwise operation: {found.bending[0]}"
     return {
-        "peeled": "the derivatives depend on the position" if found.placed else None,
         "powered": powered,
         "coloured": found.met and f"positions meet in {found.met}",
     }
 
 
-def _for(form: str, found: Survey, a: Any) -> str:
+def _for(form: str, found: Survey) -> str:
     """Say what was proved."""
     if not found.bending:
         return "nothing bends, so that the second and third derivatives are zero"
-    positions = math.prod(a.shape[:-1])
     bending = ", ".join(dict.fromkeys(found.bending))
     return {
-        "peeled": f"one tangent for each of {a.shape[-1]} channels serves all {positions} "
-        f"positions, which are summed before anything bends ({bending})",
         "powered": f"one bend on every way to the score ({bending}): transposed passes with the "
         "squares and cubes of what is affine before it",
         "coloured": f"positions never meet where anything bends ({bending})",

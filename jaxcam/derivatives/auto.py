@@ -4,12 +4,22 @@ import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from jaxcam.derivatives import adjoint, affine, cost, directional, exponential, gradient, power
+from jaxcam.derivatives import (
+    adjoint,
+    affine,
+    cost,
+    directional,
+    exponential,
+    gradient,
+    peeled,
+    power,
+)
 from jaxcam.errors import NotProved, fail, message
 from jaxcam.types import Engine, LogScore, Proof
 
 ENGINES: tuple[Engine, ...] = (
     affine.ENGINE,
+    peeled.ENGINE,
     adjoint.ENGINE,
     directional.ENGINE,
     exponential.ENGINE,

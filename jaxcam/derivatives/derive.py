@@ -21,8 +21,9 @@ def log_derivatives(
     Args:
         log_score: ``u``, a scalar function of one example's activations (no batch axis).
         a: the activations, ``[*spatial, k]``, floating; bfloat16 and float16 give float32 results.
-        engine: ``auto`` (the cheapest exact engine that proves its condition), ``affine``,
-            ``directional``, ``exponential`` or ``power``.
+        engine: ``auto`` (the cheapest exact engine that proves its condition), or by name one of
+            ``affine``, ``peeled``, ``powered``, ``coloured``, ``adjoint``, ``directional`` (exact)
+            and ``exponential``, ``power`` (assumed); see `jaxcam.explain_engine`.
         chunk_size: how many elements are differentiated at once, which bounds the memory.
 
     Returns:

@@ -20,6 +20,8 @@ from jaxcam.derivatives.structure import body
 
 NUMBERS_AT_ONCE = 1 << 21  # of the largest array in a chunk, where no chunk size is given
 
+POSITION, CHANNEL = 0, 1  # the arguments of what is swept
+
 Along = Callable[[tuple[Array, ...]], tuple[Array, ...]]
 
 
@@ -40,7 +42,7 @@ def sweep(along: Along, shape: Sequence[int], chunk_size: int | None) -> list[Ar
     known = dict(zip(parts.jaxpr.constvars, closed.consts, strict=True))
     known = evaluate(parts.equations[frozenset()], known)
     moved = _moved(parts)
-    counts = (positions if 0 in moved else 1, channels if 1 in moved else 1)
+    counts = (positions if POSITION in moved else 1, channels if CHANNEL in moved else 1)
     found = _mapped(parts, known, counts, chunk_size)
     full = [jnp.broadcast_to(v, (positions, channels)) for v in found]
     return [v.reshape(shape) for v in full]
@@ -94,7 +96,7 @@ def _mapped(
     at_once = chunk_size or max(1, NUMBERS_AT_ONCE // _largest(parts))
     chunk = min(max(1, at_once // positions), channels)
     places = min(at_once, positions)
-    of_position, of_channel = frozenset([0]), frozenset([1])
+    of_position, of_channel = frozenset([POSITION]), frozenset([CHANNEL])
 
     passed = {level: _passed_on(parts, level) for level in (of_position, of_channel)}
     both = parts.equations[of_position | of_channel]
