@@ -6,9 +6,11 @@ from jaxcam import methods, targets
 from jaxcam.cam import cam, smooth, smooth_grad_cam_pp
 from jaxcam.derivatives import (
     DerivativeCheck,
+    Estimate,
     check_derivatives,
     derivatives,
     log_derivatives,
+    stochastic_derivatives,
 )
 from jaxcam.errors import JaxcamError, JaxcamWarning, NotProved
 from jaxcam.maps import normalize, upsample
@@ -21,6 +23,7 @@ __all__ = [
     "DerivativeCheck",
     "Derivatives",
     "Diagnostics",
+    "Estimate",
     "JaxcamError",
     "JaxcamWarning",
     "LogDerivatives",
@@ -37,6 +40,7 @@ __all__ = [
     "smooth",
     "smooth_grad_cam_pp",
     "split",
+    "stochastic_derivatives",
     "targets",
     "upsample",
 ]

@@ -2,5 +2,13 @@
 
 from jaxcam.derivatives.check import DerivativeCheck, check_derivatives
 from jaxcam.derivatives.derive import derivatives, log_derivatives
+from jaxcam.derivatives.stochastic import Estimate, stochastic_derivatives
 
-__all__ = ["DerivativeCheck", "check_derivatives", "derivatives", "log_derivatives"]
+__all__ = [
+    "DerivativeCheck",
+    "Estimate",
+    "check_derivatives",
+    "derivatives",
+    "log_derivatives",
+    "stochastic_derivatives",
+]

@@ -30,6 +30,8 @@ def in_chunks(function: Callable[[Array], Any], count: int, chunk: int) -> Any:
     """
     chunk = min(chunk, count)
     steps = -(-count // chunk)
-    indices = jnp.minimum(jnp.arange(steps * chunk, dtype=jnp.int32), count - 1).reshape(steps, chunk)
+    indices = jnp.minimum(jnp.arange(steps * chunk, dtype=jnp.int32), count - 1).reshape(
+        steps, chunk
+    )
     stacked = jax.lax.map(jax.vmap(function), indices)
     return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:])[:count], stacked)
