@@ -87,8 +87,8 @@ def test_unbiased_over_many_keys(name):
         z = (estimates.mean(0) - exact) / np.maximum(error, 1e-12)
         assert abs(z).max() < 5
         assert np.sqrt((z**2).mean()) < 1.6
-        # The test can see: a tenth of a derivative would be well above the errors.
-        assert np.linalg.norm(exact) / 10 > 2 * np.linalg.norm(error)
+        # The test can see: a quarter of the derivative would make that figure 1.8.
+        assert np.linalg.norm(exact) / 4 > 1.5 * np.linalg.norm(error)
 
 
 @pytest.mark.parametrize("name", SMOOTH)
