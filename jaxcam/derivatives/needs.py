@@ -16,11 +16,7 @@ from jaxcam.derivatives.structure import body
 
 
 class Needs(NamedTuple):
-    """bytes: of the values alive at the fullest moment. operations: multiplications and the like.
-
-    Adding two counts them as done one after the other, except that what the one holds meanwhile is
-    not known here.
-    """
+    """bytes: of the values alive at the fullest moment. operations: multiplications and the like."""
 
     bytes: int
     operations: int
@@ -29,11 +25,12 @@ class Needs(NamedTuple):
 def needs(closed: Any) -> Needs:
     """Count what a program needs beyond what all its runs share."""
     jaxpr = body(closed)
-    last = {var: n for n, equation in enumerate(jaxpr.eqns) for var in _variables(equation.invars)}
-    last.update(dict.fromkeys(_variables(jaxpr.outvars), len(jaxpr.eqns)))
+    equations = _needed(jaxpr)
+    last = {var: n for n, equation in enumerate(equations) for var in _variables(equation.invars)}
+    last.update(dict.fromkeys(_variables(jaxpr.outvars), len(equations)))
     alive = {var: _bytes(var) for var in jaxpr.invars}
     varying, most, operations = set(alive), sum(alive.values()), 0
-    for n, equation in enumerate(jaxpr.eqns):
+    for n, equation in enumerate(equations):
         if varying.isdisjoint(_variables(equation.invars)):
             continue
         varying.update(equation.outvars)
@@ -43,6 +40,16 @@ def needs(closed: Any) -> Needs:
         most = max(most, sum(alive.values()) + one.bytes)
         alive = {var: size for var, size in alive.items() if last.get(var, -1) > n}
     return Needs(most, operations)
+
+
+def _needed(jaxpr: Any) -> list[Any]:
+    """Leave out the operations whose results nobody uses, as the compiler does."""
+    used, equations = set(_variables(jaxpr.outvars)), []
+    for equation in reversed(jaxpr.eqns):
+        if equation.effects or not used.isdisjoint(equation.outvars):
+            used.update(_variables(equation.invars))
+            equations.append(equation)
+    return equations[::-1]
 
 
 def _equation(equation: Any) -> Needs:
