@@ -16,7 +16,7 @@ from jaxcam.derivatives.structure import body
 
 
 class Needs(NamedTuple):
-    """bytes: of the values alive at the fullest moment. operations: multiplications and the like."""
+    """bytes: of the values alive at the fullest moment. operations: multiplications, additions."""
 
     bytes: int
     operations: int
