@@ -7,10 +7,12 @@ from jaxcam.cam import cam, smooth, smooth_grad_cam_pp
 from jaxcam.derivatives import (
     Decision,
     DerivativeCheck,
+    Estimate,
     check_derivatives,
     derivatives,
     explain_engine,
     log_derivatives,
+    stochastic_derivatives,
 )
 from jaxcam.errors import JaxcamError, JaxcamWarning, NotProved
 from jaxcam.maps import normalize, upsample
@@ -24,6 +26,7 @@ __all__ = [
     "DerivativeCheck",
     "Derivatives",
     "Diagnostics",
+    "Estimate",
     "JaxcamError",
     "JaxcamWarning",
     "LogDerivatives",
@@ -41,6 +44,7 @@ __all__ = [
     "smooth",
     "smooth_grad_cam_pp",
     "split",
+    "stochastic_derivatives",
     "targets",
     "upsample",
 ]

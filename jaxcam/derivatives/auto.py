@@ -4,16 +4,18 @@ import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
+
 from jaxcam.derivatives import (
     adjoint,
     affine,
-    cost,
     directional,
     exponential,
     gradient,
     peeled,
     power,
 )
+from jaxcam.derivatives.needs import needs
 from jaxcam.errors import NotProved, fail, message
 from jaxcam.types import Engine, LogScore, Proof
 
@@ -82,7 +84,7 @@ def _line(name: str, exact: str, applies: str, count: str, words: str) -> str:
 def explain_engine(log_score: LogScore, a: Any) -> Decision:
     """Say of each engine whether it applies to a score, why or why not, and what it would cost.
 
-    The cost is the number of operations in the traced program (cost.py); nothing is computed, and
+    The cost is the number of operations in the traced program (needs.py); nothing is computed, and
     ``a`` may be a `jax.ShapeDtypeStruct`. ``auto`` takes the cheapest exact engine that applies.
 
     >>> import jax.numpy as jnp
@@ -112,13 +114,30 @@ def choose(name: str, log_score: LogScore, a: Any, *, order: int = 3) -> Choice:
 
 def _cheapest(log_score: LogScore, a: Any) -> Choice:
     tried: list[Candidate] = []
-    for candidate in _considered([engine for engine in ENGINES if engine.exact], log_score, a):
-        tried.append(candidate)
-        if candidate.engine.single and candidate.proof.applies:
-            break  # nothing is cheaper: spare the others their tracing
+    for engine in ENGINES:
+        if not engine.exact or (tried and _cannot_win(engine, tried, log_score, a)):
+            continue  # spared the tracing
+        tried += _considered([engine], log_score, a)
     best = _pick(tried)
     refused = (f"{c.name}: {c.proof.words}" for c in tried if not c.proof.applies)
     return Choice(best.engine, best.proof, tuple(refused))
+
+
+def _cannot_win(
+    engine: Engine, tried: Sequence[Candidate], log_score: LogScore, a: Any
+) -> bool:  # fmt: skip
+    """Say whether what applies already is cheaper than an engine can be.
+
+    Nothing is cheaper than one gradient; and `directional` runs the score forward, at the least,
+    for every element.
+    """
+    serving = [c for c in tried if c.proof.applies]
+    if any(c.engine.single for c in serving):
+        return True
+    if engine is not directional.ENGINE or not serving:
+        return False
+    forward = needs(jax.make_jaxpr(log_score)(a)).operations
+    return min(c.operations for c in serving if c.operations is not None) <= a.size * forward
 
 
 def _pick(candidates: Sequence[Candidate]) -> Candidate:
@@ -147,7 +166,7 @@ def _cost(engine: Engine, log_score: LogScore, a: Any) -> float:
     def run(a: Any) -> Any:
         return engine.derive(lambda a: (log_score(a), None), a, chunk_size=None)[0]
 
-    return cost.operations(run, a)
+    return needs(jax.make_jaxpr(run)(a)).operations
 
 
 def engine_named(name: str) -> Engine:

@@ -41,7 +41,7 @@ def log_derivatives(
     [[ 3. 12.]] [[ 6. 12.]] [[6. 6.]]
     """
     a = jnp.asarray(a)
-    _check(log_score, a)
+    check_score("log_derivatives", log_score, a)
     check_chunk_size(chunk_size)
     log_score, a = in_single_precision(log_score, a)
     chosen = choose(engine, log_score, a).engine
@@ -88,8 +88,8 @@ def check_chunk_size(chunk_size: int | None) -> None:
         fail("chunk_size", needs="a positive integer or None", got=chunk_size, remedy="Use None.")
 
 
-def _check(log_score: LogScore, a: Array) -> None:
-    call = "log_derivatives"
+def check_score(call: str, log_score: LogScore, a: Array) -> None:
+    """Refuse what has no derivatives, or is not a scalar of one example."""
     if not jnp.issubdtype(a.dtype, jnp.floating):
         fail(
             call, needs="floating activations", got=a.dtype, remedy="Convert: a.astype('float32')."

@@ -1,9 +1,13 @@
-"""Nested forward differentiation along one element at a time: exact for every score, and slow.
+"""Nested differentiation along one element at a time: exact for every score, and slow.
 
-With ``e_i`` the i-th unit vector, ``u_k`` is the k-th derivative of ``t -> u(a + t e_i)`` at zero,
-from three nested `jax.jvp`. Elements are taken by index in chunks under `vmap`; the point ``a``
-itself stays outside the batch, so that what does not depend on ``i`` is computed once a chunk, and
-the compiler merges the equal tangents of the nest: as many operations as Taylor mode.
+With ``e_i`` the i-th unit vector, ``u_k`` is the k-th derivative of ``t -> u(a + t e_i)`` at zero.
+Three nested `jax.jvp` give it, or two of them around a gradient, of which the i-th element is
+taken: then a wide last layer, such as a thousand classes of which one is explained, is not passed
+by any tangent, but everything else is passed backwards too. Whichever has fewer operations is
+taken, the repeated ones merged (merge.py).
+
+Elements are taken by index in chunks under `vmap`; the point ``a`` itself stays outside the batch,
+so that the compiler computes what does not depend on ``i`` once, before the loop over the chunks.
 """
 
 import math
@@ -13,11 +17,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.extend import core
 
+from jaxcam.derivatives.chunks import fitting, in_chunks
+from jaxcam.derivatives.merge import merged
+from jaxcam.derivatives.needs import needs
 from jaxcam.derivatives.structure import body, operations
 from jaxcam.types import Engine, LogDerivatives, LogScore, Proof, ScoreAndMore
 
-CHUNK_ELEMENTS = 1 << 20  # activations in flight at once when no chunk size is given
+Along = Callable[[Array], tuple[Array, Array, Array]]
+"""``i -> (u1, u2, u3)`` along element ``i``."""
 
 
 def prove(log_score: LogScore, a: Any, name: str = "") -> Proof:
@@ -30,30 +39,29 @@ def derive(
     score: ScoreAndMore, a: Array, *, chunk_size: int | None = None
 ) -> tuple[LogDerivatives, Any]:
     """Differentiate along every element, ``chunk_size`` of them at a time."""
-    chunk = chunk_size or max(1, min(a.size, CHUNK_ELEMENTS // a.size))
-    columns = in_chunks(_along(lambda a: score(a)[0], a), a.size, chunk)
+    along = program(lambda a: score(a)[0], a)
+    chunk = chunk_size or fitting(along, a.size)
+    columns = in_chunks(core.jaxpr_as_fun(along), a.size, chunk)
     return LogDerivatives(*(column.reshape(a.shape) for column in columns)), score(a)[1]
 
 
-def in_chunks(function: Callable[[Array], Any], count: int, chunk: int) -> Any:
-    """Map a function over the indices below ``count``, ``chunk`` of them under one `vmap`.
-
-    The last chunk is filled up with repetitions: a remainder of its own would be traced twice.
-    """
-    chunk = min(chunk, count)
-    steps = -(-count // chunk)
-    indices = jnp.minimum(jnp.arange(steps * chunk), count - 1).reshape(steps, chunk)
-    stacked = jax.lax.map(jax.vmap(function), indices)
-    return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:])[:count], stacked)
+def program(log_score: LogScore, a: Array) -> core.ClosedJaxpr:
+    """Give ``i -> (u1, u2, u3)`` as the cheapest program that computes it."""
+    index = jax.ShapeDtypeStruct((), jnp.int32)
+    used = operations(body(jax.make_jaxpr(log_score)(a)))
+    if "custom_vjp_call" in used:
+        return merged(_reverse(log_score, a), index)
+    ways = [_forward] if "while" in used else [_forward, _forward_over_reverse]
+    return min((merged(way(log_score, a), index) for way in ways), key=_operations)
 
 
-def _along(log_score: LogScore, a: Array) -> Callable[[Array], tuple[Array, Array, Array]]:
-    """Return ``i -> (u1, u2, u3)`` along element ``i``."""
-    if "custom_vjp_call" in operations(body(jax.make_jaxpr(log_score)(a))):
-        return _along_in_reverse(log_score, a)
+def _operations(along: core.ClosedJaxpr) -> int:
+    return needs(along).operations
 
+
+def _forward(log_score: LogScore, a: Array) -> Along:
     def derivatives(index: Array) -> tuple[Array, Array, Array]:
-        direction = jnp.zeros(a.size, a.dtype).at[index].set(1).reshape(a.shape)
+        direction = _unit_vector(index, a)
 
         def slope(point: Array) -> Array:
             return jax.jvp(log_score, (point,), (direction,))[1]
@@ -67,10 +75,23 @@ def _along(log_score: LogScore, a: Array) -> Callable[[Array], tuple[Array, Arra
     return derivatives
 
 
-def _along_in_reverse(
-    log_score: LogScore, a: Array
-) -> Callable[[Array], tuple[Array, Array, Array]]:
-    """Do the same by nested gradients: a ``custom_vjp`` has no forward rule."""
+def _forward_over_reverse(log_score: LogScore, a: Array) -> Along:
+    def derivatives(index: Array) -> tuple[Array, Array, Array]:
+        direction = _unit_vector(index, a)
+
+        def gradients(point: Array) -> tuple[Array, Array]:
+            return jax.jvp(jax.grad(log_score), (point,), (direction,))
+
+        (u1, u2), (_, u3) = jax.jvp(gradients, (a,), (direction,))
+        # By index and not by the direction: a masked sum would meet NaN elsewhere, and compilers
+        # have got it wrong.
+        return u1.reshape(-1)[index], u2.reshape(-1)[index], u3.reshape(-1)[index]
+
+    return derivatives
+
+
+def _reverse(log_score: LogScore, a: Array) -> Along:
+    """Nest gradients alone: a ``custom_vjp`` has no forward rule."""
 
     def derivatives(index: Array) -> tuple[Array, Array, Array]:
         def moved(t: Array) -> Array:
@@ -82,6 +103,10 @@ def _along_in_reverse(
         return first(zero), second(zero), jax.grad(second)(zero)
 
     return derivatives
+
+
+def _unit_vector(index: Array, a: Array) -> Array:
+    return jnp.zeros(a.size, a.dtype).at[index].set(1).reshape(a.shape)
 
 
 ENGINE = Engine("directional", exact=True, prove=prove, derive=derive)

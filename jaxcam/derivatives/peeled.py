@@ -24,7 +24,7 @@ from jaxcam.derivatives.adjoint import (
     second_and_third,
     surveyed,
 )
-from jaxcam.derivatives.directional import in_chunks
+from jaxcam.derivatives.chunks import in_chunks
 from jaxcam.derivatives.layout import with_plain_convolutions
 from jaxcam.derivatives.program import evaluate, flatten, graph
 from jaxcam.derivatives.sweep import NUMBERS_AT_ONCE, POSITION, arguments_used, sweep

@@ -1,0 +1,37 @@
+"""How many directions are differentiated at once: as many as fit a memory budget."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.extend import core
+
+from jaxcam.derivatives.needs import needs
+
+# On a processor, what fits its cache: larger chunks run slower (two convolutions with GELU of
+# 14x14x64, time for each direction: 0.5 ms in chunks of 2 to 8, 0.9 at 64, 1.5 at 512). An
+# accelerator wants to be filled.
+BYTES_AT_ONCE = {"cpu": 8 << 20}
+BYTES_AT_ONCE_ELSEWHERE = 1 << 30
+
+
+def fitting(program: core.ClosedJaxpr, count: int) -> int:
+    """Choose how many of ``count`` runs of a program to make at once."""
+    budget = BYTES_AT_ONCE.get(jax.default_backend(), BYTES_AT_ONCE_ELSEWHERE)
+    return max(1, min(count, budget // max(1, needs(program).bytes)))
+
+
+def in_chunks(function: Callable[[Array], Any], count: int, chunk: int) -> Any:
+    """Map a function over the indices below ``count``, ``chunk`` of them under one `vmap`.
+
+    The last chunk is filled up with repetitions: a remainder of its own would be traced twice.
+    """
+    chunk = min(chunk, count)
+    steps = -(-count // chunk)
+    indices = jnp.minimum(jnp.arange(steps * chunk, dtype=jnp.int32), count - 1).reshape(
+        steps, chunk
+    )
+    stacked = jax.lax.map(jax.vmap(function), indices)
+    return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:])[:count], stacked)
