@@ -98,7 +98,7 @@ def begin(job: Job, settings: Settings) -> Clean:
     def one(a: Array, x: Array, index: Array) -> tuple[Derivatives, Array]:
         found, _ = _differentiate(network, settings, report, a, x, index)
         scale = unit(found)
-        return _compose(job.target)(found, scale=scale), scale
+        return _compose(job.target, settings.method)(found, scale=scale), scale
 
     derivatives, scale = _each(report, a)(one)(a, job.x, index)
     return Clean(widen(a), scores, index, scale, derivatives, report)
@@ -199,7 +199,7 @@ def _sample(
     return Sample(
         log_weight=jnp.where(n < smoothing.num_samples, log_weight, -jnp.inf),
         kept=jnp.argmax(scores) == top_class,
-        derivatives=_compose(job.target)(found, scale=scale),
+        derivatives=_compose(job.target, settings.method)(found, scale=scale),
     )
 
 
@@ -217,8 +217,8 @@ def _differentiate(
     return engine.derive(score, widen(a), chunk_size=settings.chunk_size)
 
 
-def _compose(target: Target) -> Callable[..., Derivatives]:
-    return bell if target.form.exponentiated else raw
+def _compose(target: Target, method: Method) -> Callable[..., Derivatives]:
+    return bell if target.form.exponentiated and method.scalar == "Y" else raw
 
 
 def _each(report: Report, a: Array) -> Callable:

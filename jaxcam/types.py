@@ -8,7 +8,7 @@ Conventions, stated once. Inputs are ``x: [batch, *spatial, channel]`` and activ
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 from jax import Array
@@ -88,7 +88,10 @@ class LogDerivatives(NamedTuple):
 
 
 class Derivatives(NamedTuple):
-    """The same three of ``Y``, with the positive factor ``Y`` (or its mean) divided out."""
+    """The same three of ``Y``, with the positive factor ``Y`` (or its mean) divided out.
+
+    Where ``Y = u`` itself (a raw logit, or a `Method` of ``u``), those of ``u`` as they are.
+    """
 
     d1: Array
     d2: Array
@@ -221,9 +224,15 @@ class Smoothing(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A CAM method: how derivatives become weights. ``order`` is the highest one that it needs."""
+    """A CAM method: how derivatives become weights.
+
+    ``order`` is the highest one that it needs. ``scalar``: whose derivatives `weigh` is given,
+    those of the target's ``Y``, or those of the log-score ``u`` whatever ``Y`` is. A method of
+    ``u`` has no alpha, and nothing to divide by where ``u2 = u3 = 0``.
+    """
 
     name: str
     order: int
     weigh: Weighting
     smoothing: Smoothing | None = None
+    scalar: Literal["Y", "u"] = "Y"
