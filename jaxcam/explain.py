@@ -97,7 +97,7 @@ def begin(job: Job, settings: Settings) -> Clean:
 
     def one(a: Array, x: Array, index: Array) -> tuple[Derivatives, Array]:
         found, _ = _differentiate(network, settings, report, a, x, index)
-        scale = unit(found)
+        scale = _unit(settings.method, found)
         return _compose(job.target, settings.method)(found, scale=scale), scale
 
     derivatives, scale = _each(report, a)(one)(a, job.x, index)
@@ -215,6 +215,12 @@ def _differentiate(
 
     engine = engine_named(report.engine)
     return engine.derive(score, widen(a), chunk_size=settings.chunk_size)
+
+
+def _unit(method: Method, found: LogDerivatives) -> Array:
+    # Those of Y hold powers of u1, and need a unit; for those of u it could be the wrong one, since
+    # they all grow with u alike.
+    return unit(found) if method.scalar == "Y" else jnp.ones((), found.u1.dtype)
 
 
 def _compose(target: Target, method: Method) -> Callable[..., Derivatives]:

@@ -108,10 +108,9 @@ def check_removal(
         got = "NaN or infinity"
         remedy = "Are the weights and scores finite, with and without each activation?"
         fail("check_removal", needs="finite effects", got=got, remedy=remedy)
-    return RemovalCheck(
-        *_nearness(found), found.elements, found.taylor, found.removal,
-        found.report.engine, found.report.proof,
-    )  # fmt: skip
+    near = _nearness(found.a, found.taylor, found.removal)
+    decided = found.report.engine, found.report.proof
+    return RemovalCheck(*near, found.elements, found.taylor, found.removal, *decided)
 
 
 def removed(
@@ -169,13 +168,12 @@ def _compare(job: explain.Job, settings: explain.Settings, key: Array, samples: 
     return _Compared(elements, a, taylor, removal, clean.scores, clean.report)
 
 
-def _nearness(compared: _Compared) -> tuple[NDArray, NDArray, NDArray]:
+def _nearness(a: Any, taylor: Any, removal: Any) -> tuple[NDArray, NDArray, NDArray]:
     """Give the three measures of `RemovalCheck`, each ``[batch, order]``, in float64."""
     rows = []
-    for a, taylor, removal in zip(compared.a, compared.taylor, compared.removal, strict=True):
-        there = np.asarray(a) != 0
-        truth = np.asarray(removal, np.float64)[there]
-        rows.append([_measures(t[there], truth) for t in np.asarray(taylor, np.float64)])
+    for there, effects, truth in zip(np.asarray(a) != 0, taylor, removal, strict=True):
+        wide = np.asarray(truth, np.float64)[there]
+        rows.append([_measures(np.asarray(t, np.float64)[there], wide) for t in effects])
     l2, median, correlation = np.moveaxis(np.array(rows), -1, 0)
     return l2, median, correlation
 

@@ -207,7 +207,8 @@ class Weighting(Protocol):
     """``weigh(derivatives, a, scale)`` of one example: weights that broadcast to ``a``, and poles.
 
     The derivatives come with ``a`` measured in units of ``1 / scale`` (`bell.bell`): the k-th is
-    divided by ``scale^k``. ``a`` and the returned weights are in the network's own units.
+    divided by ``scale^k``. ``a`` and the returned weights are in the network's own units. For a
+    `Method` of ``u`` the scale is one.
     """
 
     def __call__(
