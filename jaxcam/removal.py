@@ -1,6 +1,7 @@
 """Activations removed, one forward pass each, and how near Taylor's effects are to that."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -128,6 +129,17 @@ def removed(
 
     chunk = chunk_size or max(1, ACTIVATIONS_AT_ONCE // a.size)
     return jax.lax.map(effect, elements, batch_size=min(chunk, elements.size))
+
+
+def signed_map(elements: NDArray, effects: NDArray, shape: tuple[int, ...]) -> NDArray:
+    """Sum one image's effects over feature maps: ``[*spatial]`` of ``shape: [*spatial, k]``.
+
+    Of all elements' removals this is the map that `jaxcam.methods.taylor_cam` approximates, before
+    the ReLU; elements that are not among ``elements`` count as zero.
+    """
+    whole = np.zeros(math.prod(shape))
+    whole[elements] = effects
+    return whole.reshape(shape).sum(axis=-1)
 
 
 class _Compared(NamedTuple):
