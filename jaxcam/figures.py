@@ -32,6 +32,7 @@ DIM, GLOW = (
     0.75,
     0.85,
 )  # the picture's share of its light, and the map's, where one covers the other
+REMOVALS = ("true removal", "third order, Taylor-CAM", "first order, HiResCAM")
 ERRORS, DIVERGING = "cividis", "RdBu_r"
 INK, QUIET, BOX = "#1a1a24", "#62626e", "#58e6ff"
 SMALL, MEDIUM, LARGE = 8.5, 10.5, 15.0
@@ -112,7 +113,7 @@ def compare_figure(
     _annotate(rows[0], notes)
     if removal is not None:
         maps = (removal.true, removal.third, removal.first)
-        _draw_pair(figure, rows[1], picture, maps, ("true removal", "third order", "first order"))
+        _draw_pair(figure, rows[1], picture, maps, REMOVALS)
         _annotate(rows[1], removal.notes)
     for ax in (ax for row in rows for ax in row):
         _outline(ax, boxes, BOX if ax not in (row[3] for row in rows) else INK)
@@ -136,7 +137,7 @@ def _draw_pair(
     _bar(figure, drawn[0], panels)
     difference = checked[-2] - checked[-1]
     reach = float(np.abs(difference).max()) or 1.0
-    name = f"{names[-2]} \N{MINUS SIGN} {names[-1]}"
+    name = " \N{MINUS SIGN} ".join(name.split(",")[0] for name in names[-2:])
     cells = _draw_cells(axes[-1], picture, difference, (-reach, reach), name, DIVERGING)
     _bar(figure, cells, axes[-1:])
 

@@ -52,7 +52,11 @@ def compare(asked: Namespace) -> Facts:
         for name, order in (("third", 3), ("first", 1))
     }
     facts = report.about(asked, question, exact) | {
-        "maps": {name: report.findings(question, found) for name, found in pair.items()},
+        "maps": {
+            name: report.findings(question, found)
+            | {"correlation_with_removal": difference(true.map, found.cam.map)["correlation"]}
+            for name, found in pair.items()
+        },
         "difference": difference(exact.cam.map, approximate.cam.map),
         "removal": report.removals(question, true, orders, exact.boxes),
     }

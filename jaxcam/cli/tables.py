@@ -64,6 +64,7 @@ def _findings(facts: Facts) -> Rows:
         ("weight from D2 < 0", percent(found.get("share_concave"))),
         ("standard error", error and f"at most {error} of the largest value"),
         *_localisation(where),
+        ("correlation with removal", number(facts.get("correlation_with_removal"), 4)),
         ("seconds", f"{seconds['first']:.1f} with compilation, then {seconds['rest']:.1f}"),
     ]
 
@@ -85,12 +86,12 @@ def _removal(facts: Facts) -> Rows:
         *(_localisation(found["localisation"] or {}) for found in (true, *orders)), strict=True
     )
     return [
-        ("removal", "true", "Taylor-CAM, order 3", "HiResCAM, order 1"),
-        ("taken by", f"{true['passes']:,} forward passes", *(found["engine"] for found in orders)),
-        ("off the true map in L2", "", *(percent(one["relative_l2"]) for one in apart)),
+        ("", "true removal", "Taylor-CAM, order 3", "HiResCAM, order 1"),
+        ("taken by", f"{true['passes']:,} passes", *(found["engine"] for found in orders)),
+        ("L2 from the true map", "", *(percent(one["relative_l2"]) for one in apart)),
         ("correlation with it", "", *(number(one["correlation"], 4) for one in apart)),
         *((same[0][0], *(value for _, value in same)) for same in where),
-        ("seconds with compilation", *(f"{took:.1f}" for took in (true["seconds"], *seconds))),
+        ("seconds, all in all", *(f"{took:.1f}" for took in (true["seconds"], *seconds))),
     ]
 
 
