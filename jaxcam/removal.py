@@ -72,8 +72,9 @@ def check_removal(
     rounded as ``u`` is: in float32 by about 1e-7 ``|u|``, whatever its own size; for errors below
     that use float64 weights and input inside ``with jax.enable_x64(True):``.
 
-    Elements that are zero already come last in the draw, since removing them changes nothing, and
-    are left out of the errors.
+    The derivatives are taken as for the whole map, of all elements; forward passes are made for
+    those of the draw alone. Elements that are zero already come last in the draw, since removing
+    them changes nothing, and are left out of the errors.
 
     Args:
         split, x, target, engine: as in `jaxcam.cam`.

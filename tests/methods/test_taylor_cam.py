@@ -12,6 +12,7 @@ import jaxcam
 from jaxcam import targets
 from jaxcam.errors import JaxcamError
 from jaxcam.methods import grad_cam_pp, taylor_cam
+from jaxcam.types import Derivatives
 
 KEY = jax.random.key(3)
 ORDERS = (1, 2, 3)
@@ -217,6 +218,18 @@ def test_it_is_differentiable():
         assert np.isclose((by_x * direction).sum(), rise, rtol=1e-6)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(by_split))
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(by_split)) > 0
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_the_square_of_an_activation_need_not_fit(scale):
+    """By hand, in any unit: 1e10 - 1e-10 1e20 / 2 + 1e-30 1e40 / 6, where 1e40 is infinity."""
+    units = (1e10 / scale, 1e-10 / scale**2, 1e-30 / scale**3)
+    d = Derivatives(*(jnp.full((1, 1), v, jnp.float32) for v in units))
+    a = jnp.full((1, 1), 1e20, jnp.float32)
+    for order, by_hand in zip(ORDERS, (1, 1 - 1 / 2, 1 - 1 / 2 + 1 / 6), strict=True):
+        weights, poles = taylor_cam(order=order).weigh(d, a, jnp.float32(scale))
+        assert poles is None
+        assert np.asarray(weights)[0, 0] == pytest.approx(1e10 * by_hand, rel=1e-5)
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1e30])
