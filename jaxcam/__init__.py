@@ -17,6 +17,7 @@ from jaxcam.derivatives import (
 from jaxcam.errors import JaxcamError, JaxcamWarning, NotProved
 from jaxcam.maps import normalize, upsample
 from jaxcam.plot import overlay
+from jaxcam.removal import RemovalCheck, check_removal
 from jaxcam.split import layers, split
 from jaxcam.types import CAM, Derivatives, Diagnostics, LogDerivatives, Split
 
@@ -31,9 +32,11 @@ __all__ = [
     "JaxcamWarning",
     "LogDerivatives",
     "NotProved",
+    "RemovalCheck",
     "Split",
     "cam",
     "check_derivatives",
+    "check_removal",
     "derivatives",
     "explain_engine",
     "layers",

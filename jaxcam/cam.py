@@ -172,7 +172,7 @@ def cam(
     Warns:
         JaxcamWarning: a map is blank, with the likely reason.
     """
-    x = _check_input(x, method.name)
+    x = check_input(x, method.name)
     check_chunk_size(chunk_size)
     target, (channels, neurons) = as_target(target), maps.check_subset(channels, neurons)
     keys, level, compiled = _noise(method, key, x)
@@ -235,7 +235,8 @@ def _checked(result: CAM, method: Method) -> CAM:
     return result
 
 
-def _check_input(x: Any, call: str) -> Array:
+def check_input(x: Any, call: str) -> Array:
+    """Refuse what is no batch of finite inputs, for a call of that name."""
     x = x if isinstance(x, Array) else np.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         fail(

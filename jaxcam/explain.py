@@ -97,8 +97,8 @@ def begin(job: Job, settings: Settings) -> Clean:
 
     def one(a: Array, x: Array, index: Array) -> tuple[Derivatives, Array]:
         found, _ = _differentiate(network, settings, report, a, x, index)
-        scale = unit(found)
-        return _compose(job.target)(found, scale=scale), scale
+        scale = _unit(settings.method, found)
+        return _compose(job.target, settings.method)(found, scale=scale), scale
 
     derivatives, scale = _each(report)(one)(a, job.x, index)
     return Clean(widen(a), scores, index, scale, derivatives, report)
@@ -199,7 +199,7 @@ def _sample(
     return Sample(
         log_weight=jnp.where(n < smoothing.num_samples, log_weight, -jnp.inf),
         kept=jnp.argmax(scores) == top_class,
-        derivatives=_compose(job.target)(found, scale=scale),
+        derivatives=_compose(job.target, settings.method)(found, scale=scale),
     )
 
 
@@ -217,8 +217,14 @@ def _differentiate(
     return engine.derive(score, widen(a), chunk_size=settings.chunk_size)
 
 
-def _compose(target: Target) -> Callable[..., Derivatives]:
-    return bell if target.form.exponentiated else raw
+def _unit(method: Method, found: LogDerivatives) -> Array:
+    # Those of Y hold powers of u1, and need a unit; for those of u it could be the wrong one, since
+    # they all grow with u alike.
+    return unit(found) if method.scalar == "Y" else jnp.ones((), found.u1.dtype)
+
+
+def _compose(target: Target, method: Method) -> Callable[..., Derivatives]:
+    return bell if target.form.exponentiated and method.scalar == "Y" else raw
 
 
 def _each(report: Report) -> Callable:

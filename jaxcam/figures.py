@@ -1,4 +1,4 @@
-"""The figures of the command line: one explanation, and two beside each other.
+"""The figures of the command line: one explanation, and several beside each other.
 
 Made without pyplot: no global state is touched and no window opens. Maps, smooth, lie over their
 picture, whose pixels stay pixels; a panel of a map itself shows each position of the layer as the
@@ -7,7 +7,7 @@ one cell that it is. matplotlib is imported when something is drawn, and not bef
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,15 +26,29 @@ Range = tuple[float, float]
 
 DPI = 150
 WIDTH, MARGIN, GAP = 10.0, 0.25, 0.22  # inches, as all below
-HEAD, FOOT = 1.12, 0.92
+HEAD, ROW_HEAD, FOOT = 1.12, 0.72, 0.92
 DETAIL = 512  # pixels of a blended picture: finer than the panel that shows it
 DIM, GLOW = (
     0.75,
     0.85,
 )  # the picture's share of its light, and the map's, where one covers the other
+REMOVALS = ("true removal", "third order, Taylor-CAM", "first order, HiResCAM")
 ERRORS, DIVERGING = "cividis", "RdBu_r"
 INK, QUIET, BOX = "#1a1a24", "#62626e", "#58e6ff"
 SMALL, MEDIUM, LARGE = 8.5, 10.5, 15.0
+
+
+class Removal(NamedTuple):
+    """The second row of `compare_figure`: maps of the true removal and of two of Taylor's orders.
+
+    caption: a line above the row. notes: one below each panel.
+    """
+
+    true: Any
+    third: Any
+    first: Any
+    caption: str
+    notes: Sequence[str] = ()
 
 
 def explain_figure(
@@ -55,7 +69,7 @@ def explain_figure(
     """
     picture, values = checked_image(image), checked_map(map)
     errors = None if standard_error is None else checked_map(standard_error)
-    figure, axes = _panels(title, caption, 3 if errors is None else 4)
+    figure, (axes,) = _panels(title, (caption,), 3 if errors is None else 4)
     _draw_picture(axes[0], picture)
     _bar(
         figure, _draw_over(axes[1], picture, values, _range(values), "map over picture"), axes[1:3]
@@ -81,30 +95,51 @@ def compare_figure(
     caption: str,
     names: tuple[str, str] = ("exact", "approximate"),
     notes: Sequence[str] = (),
+    removal: Removal | None = None,
     boxes: Boxes = (),
 ) -> "Figure":
     """Draw two maps over their image on one colour scale, and their signed difference.
 
+    With ``removal``, a row of its maps below them, on a scale of their own.
+
     image, exact, approximate: as for `jaxcam.plot.overlay`; the maps are of one shape. names: what
     the maps are called. The rest: as for `explain_figure`.
     """
-    picture, pair = checked_image(image), (checked_map(exact), checked_map(approximate))
-    figure, axes = _panels(title, caption, 4)
-    _draw_picture(axes[0], picture)
-    drawn = [
-        _draw_over(ax, picture, values, _range(*pair), name)
-        for ax, values, name in zip(axes[1:3], pair, names, strict=True)
-    ]
-    _bar(figure, drawn[0], axes[1:3])
-    difference = pair[0] - pair[1]
-    reach = float(np.abs(difference).max()) or 1.0
-    name = f"{names[0]} \N{MINUS SIGN} {names[1]}"
-    cells = _draw_cells(axes[3], picture, difference, (-reach, reach), name, DIVERGING)
-    _bar(figure, cells, axes[3:])
-    _annotate(axes, notes)
-    for ax in axes:
-        _outline(ax, boxes, BOX if ax is not axes[3] else INK)
+    picture = checked_image(image)
+    captions = (caption,) if removal is None else (caption, removal.caption)
+    figure, rows = _panels(title, captions, 4)
+    _draw_picture(rows[0][0], picture)
+    _draw_pair(figure, rows[0], picture, (exact, approximate), names)
+    _annotate(rows[0], notes)
+    if removal is not None:
+        maps = (removal.true, removal.third, removal.first)
+        _draw_pair(figure, rows[1], picture, maps, REMOVALS)
+        _annotate(rows[1], removal.notes)
+    for ax in (ax for row in rows for ax in row):
+        _outline(ax, boxes, BOX if ax not in (row[3] for row in rows) else INK)
     return figure
+
+
+def _draw_pair(
+    figure: "Figure",
+    axes: Sequence["Axes"],
+    picture: Floats,
+    maps: Sequence[Any],
+    names: Sequence[str],
+) -> None:
+    """Draw maps on one scale into the panels before the last, there the last two's difference."""
+    checked = [checked_map(values) for values in maps]
+    panels = axes[-1 - len(checked) : -1]
+    drawn = [
+        _draw_over(ax, picture, values, _range(*checked), name)
+        for ax, values, name in zip(panels, checked, names, strict=True)
+    ]
+    _bar(figure, drawn[0], panels)
+    difference = checked[-2] - checked[-1]
+    reach = float(np.abs(difference).max()) or 1.0
+    name = " \N{MINUS SIGN} ".join(name.split(",")[0] for name in names[-2:])
+    cells = _draw_cells(axes[-1], picture, difference, (-reach, reach), name, DIVERGING)
+    _bar(figure, cells, axes[-1:])
 
 
 def save(figure: "Figure", path: Path) -> None:
@@ -112,26 +147,30 @@ def save(figure: "Figure", path: Path) -> None:
     figure.savefig(path, format="png", dpi=DPI)
 
 
-def _panels(title: str, caption: str, count: int) -> tuple["Figure", list["Axes"]]:
-    """Lay out square panels in a row, below a title and a caption and above a strip for bars."""
+def _panels(title: str, captions: Sequence[str], count: int) -> tuple["Figure", list[list["Axes"]]]:
+    """Lay out rows of square panels, each below a caption and above a strip for bars."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     side = (WIDTH - 2 * MARGIN - (count - 1) * GAP) / count
-    height = HEAD + side + FOOT
+    heads = [HEAD, *(ROW_HEAD for _ in captions[1:])]
+    height = sum(heads) + len(heads) * (side + FOOT)
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    left, top = MARGIN / WIDTH, 1 - 0.16 / height
-    figure.text(left, top, title, size=LARGE, weight="bold", color=INK, va="top")
-    figure.text(left, top - 0.36 / height, caption, size=MEDIUM, color=QUIET, va="top")
-    axes = []
-    for index in range(count):
-        start = MARGIN + index * (side + GAP)
-        box = (start / WIDTH, FOOT / height, side / WIDTH, side / height)
-        axes.append(figure.add_axes(box, xticks=[], yticks=[]))
-    for spine in (spine for ax in axes for spine in ax.spines.values()):
+    left = MARGIN / WIDTH
+    figure.text(left, 1 - 0.16 / height, title, size=LARGE, weight="bold", color=INK, va="top")
+    rows, floor = [], height
+    for head, caption in zip(heads, captions, strict=True):
+        above = (floor - head + 0.6) / height  # of the panels, with their own titles
+        figure.text(left, above, caption, size=MEDIUM, color=QUIET, va="top")
+        floor -= head + side
+        starts = (MARGIN + index * (side + GAP) for index in range(count))
+        boxes = [(x / WIDTH, floor / height, side / WIDTH, side / height) for x in starts]
+        rows.append([figure.add_axes(box, xticks=[], yticks=[]) for box in boxes])
+        floor -= FOOT
+    for spine in (spine for row in rows for ax in row for spine in ax.spines.values()):
         spine.set_visible(False)
-    return figure, axes
+    return figure, rows
 
 
 def _draw_picture(ax: "Axes", picture: Floats) -> None:
@@ -217,7 +256,8 @@ def _bar(figure: "Figure", drawn: Any, axes: Sequence["Axes"]) -> None:
     """Put a horizontal colour bar into the strip below the panels that it belongs to."""
     height = figure.get_size_inches()[1]
     left, right = axes[0].get_position().x0, axes[-1].get_position().x1
-    bar = figure.add_axes((left, 0.34 / height, right - left, 0.085 / height))
+    below = axes[0].get_position().y0 - (FOOT - 0.34) / height
+    bar = figure.add_axes((left, below, right - left, 0.085 / height))
     figure.colorbar(drawn, cax=bar, orientation="horizontal")
     bar.tick_params(labelsize=SMALL, colors=QUIET, length=2.5, pad=2)
     bar.locator_params(nbins=5 if len(axes) > 1 else 3)

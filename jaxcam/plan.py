@@ -76,7 +76,7 @@ def _notes(
         yield f"derivatives along {elements} elements, for each of {inputs} inputs"
     if still and method.smoothing:
         yield f"{NO_NOISE}; the noisy passes were skipped"
-    if structure.pooled and method.order > 1:
+    if structure.pooled and _has_alpha(method):
         yield POOLED
 
 
@@ -89,7 +89,7 @@ def _check_question(structure: Structure, choice: Choice, target: Target, method
             + (" except through comparisons" if structure.score is Dependence.FLAT else ""),
             remedy="Choose a layer on the way to the scores: see jaxcam.layers.",
         )
-    if target.form.exponentiated or method.order == 1:
+    if target.form.exponentiated or not _has_alpha(method):
         return
     flat = structure.gradient is not Dependence.VARYING
     if flat or not choice.engine.exact:
@@ -99,6 +99,10 @@ def _check_question(structure: Structure, choice: Choice, target: Target, method
             got=choice.proof.words + ", so D2 = D3 = 0 and alpha is 0/0",
             remedy="Use jaxcam.targets.exp_logit, the paper's scalar.",
         )
+
+
+def _has_alpha(method: Method) -> bool:
+    return method.order > 1 and method.scalar == "Y"
 
 
 def check_network(split: Split, x: Array) -> None:

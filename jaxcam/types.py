@@ -8,7 +8,7 @@ Conventions, stated once. Inputs are ``x: [batch, *spatial, channel]`` and activ
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 from jax import Array
@@ -88,7 +88,10 @@ class LogDerivatives(NamedTuple):
 
 
 class Derivatives(NamedTuple):
-    """The same three of ``Y``, with the positive factor ``Y`` (or its mean) divided out."""
+    """The same three of ``Y``, with the positive factor ``Y`` (or its mean) divided out.
+
+    Where ``Y = u`` itself (a raw logit, or a `Method` of ``u``), those of ``u`` as they are.
+    """
 
     d1: Array
     d2: Array
@@ -213,7 +216,8 @@ class Weighting(Protocol):
     """``weigh(derivatives, a, scale)`` of one example: weights that broadcast to ``a``, and poles.
 
     The derivatives come with ``a`` measured in units of ``1 / scale`` (`bell.bell`): the k-th is
-    divided by ``scale^k``. ``a`` and the returned weights are in the network's own units.
+    divided by ``scale^k``. ``a`` and the returned weights are in the network's own units. For a
+    `Method` of ``u`` the scale is one.
     """
 
     def __call__(
@@ -230,9 +234,15 @@ class Smoothing(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A CAM method: how derivatives become weights. ``order`` is the highest one that it needs."""
+    """A CAM method: how derivatives become weights.
+
+    ``order`` is the highest one that it needs. ``scalar``: whose derivatives `weigh` is given,
+    those of the target's ``Y``, or those of the log-score ``u`` whatever ``Y`` is. A method of
+    ``u`` has no alpha, and nothing to divide by where ``u2 = u3 = 0``.
+    """
 
     name: str
     order: int
     weigh: Weighting
     smoothing: Smoothing | None = None
+    scalar: Literal["Y", "u"] = "Y"

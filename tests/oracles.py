@@ -6,6 +6,7 @@ The last section holds the formulas that other libraries compute, with their fau
 can say how far they are from ours.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -132,6 +133,32 @@ def grad_cam_pp(d1, d2, d3, a: np.ndarray, *, numerator="d2", poles="raw") -> Ex
     for here in np.ndindex(a.shape):
         weights[here[-1]] += alphas[here] * max(0, d1[here])
     return Explained(weighted_map(weights, a), weights)
+
+
+def removals(u: Callable, a: np.ndarray) -> np.ndarray:
+    """``u(A) - u(A without a_i)`` for every element ``i``, one forward pass after the other."""
+    out = np.zeros(a.shape)
+    with jax.enable_x64(True):
+        run = jax.jit(u, compiler_options=PLAIN)
+        whole = run(jnp.asarray(a, jnp.float64))
+        for here in np.ndindex(a.shape):
+            without = np.array(a, np.float64)
+            without[here] = 0
+            out[here] = whole - run(jnp.asarray(without))
+    return out
+
+
+def taylor(derivatives: Triple, a: np.ndarray, order: int) -> np.ndarray:
+    """``sum_k u_k a^k (-1)^(k + 1) / k!`` up to ``order``: minus the series of the step ``-a``."""
+    out = np.zeros(a.shape)
+    for k in range(1, order + 1):
+        out -= derivatives[k - 1] * (-a) ** k / math.factorial(k)
+    return out
+
+
+def taylor_cam(derivatives: Triple, a: np.ndarray, order: int) -> np.ndarray:
+    """``ReLU(sum_k t^k)``, of effects that are summed as they are, without any weight."""
+    return np.maximum(taylor(derivatives, a, order).sum(axis=-1), 0)
 
 
 def smooth_grad_cam_pp(

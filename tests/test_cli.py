@@ -111,6 +111,30 @@ def test_compare_measures_both_maps_under_the_same_noise(capsys, folder):
     assert is_drawn(folder / "both.PNG")
 
 
+def test_compare_removes_every_activation_and_holds_the_series_against_it(capsys, folder):
+    facts = run_json(capsys, "compare", "--layer", "block4", "--method", "grad_cam_pp")
+    true, orders = facts["removal"]["true"], facts["removal"]["orders"]
+    model, variables = bundled.load("gelu")
+    cut, x = split(model, "block4", variables=variables), bundled.scene(0).image[None]
+    check = jaxcam.check_removal(cut, x, order=1, samples=8 * 8 * 48)
+    effects = np.zeros(8 * 8 * 48)
+    effects[check.elements[0]] = check.removal[0]
+    expected = np.maximum(effects.reshape(8, 8, 48).sum(-1), 0)
+    np.testing.assert_allclose(true["map"], expected, rtol=1e-3, atol=1e-5)
+    assert true["passes"] == 8 * 8 * 48
+    for name, order in (("third", 3), ("first", 1)):
+        map = jaxcam.cam(cut, x, jaxcam.methods.taylor_cam(order=order)).map[0]
+        np.testing.assert_allclose(orders[name]["map"], map, rtol=1e-3, atol=1e-5)
+        off = np.linalg.norm(map - expected) / np.linalg.norm(expected)
+        assert orders[name]["difference"]["relative_l2"] == pytest.approx(off, rel=0.05)
+        assert orders[name]["localisation"]["boxes"] == true["localisation"]["boxes"] == 3
+    assert orders["third"]["difference"]["relative_l2"] < 0.01
+    assert orders["first"]["difference"]["relative_l2"] > 0.1
+    for found in facts["maps"].values():
+        alike = np.corrcoef(np.ravel(found["map"]), expected.ravel())[0, 1]
+        assert found["correlation_with_removal"] == pytest.approx(alike, abs=1e-3)
+
+
 def test_compare_finds_no_difference_where_the_closed_form_is_exact(capsys, folder):
     facts = run_json(capsys, "compare", "--network", "relu", "--layer", "block4")
     assert facts["maps"]["exact"]["engine"] == "affine"
@@ -159,6 +183,16 @@ def test_methods_without_noise_are_those_of_the_library(name, capsys, folder):
     assert facts["samples"] == 0
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_order_of_taylor_cam_reaches_the_library(order, capsys, folder):
+    words = ("--method", "taylor_cam", "--order", order, "--network", "relu", "--layer", "block4")
+    facts = run_json(capsys, "explain", *words)
+    assert facts["method"] == "taylor_cam"
+    assert facts["options"]["order"] == order
+    assert facts["engine"] == {1: "gradient", 2: "affine"}[order]
+    assert facts["diagnostics"].keys().isdisjoint({"smallest_r"})
+
+
 def test_the_class_that_is_asked_for_is_explained(capsys, folder):
     facts = run_json(capsys, "explain", *QUICK, "--class", 8)
     assert (facts["class"], facts["label"]) == (8, "8")
@@ -203,6 +237,14 @@ def test_compare_says_how_the_maps_differ(capsys, folder):
     assert re.search(r"relative difference +[\d.]+ % in L1, [\d.]+ % in L2", out)
     assert re.search(r"correlation +[\d.]+", out)
     assert "effective samples" not in out  # nothing was sampled
+    assert re.search(r"^ +true removal +Taylor-CAM, order 3 +HiResCAM, order 1$", out, re.MULTILINE)
+    assert re.search(r"^taken by +3,072 passes +\w+ +gradient$", out, re.MULTILINE)
+    third, first = re.search(
+        r"^L2 from the true map +(?:under )?([\d.]+) % +([\d.]+) %$", out, re.MULTILINE
+    ).groups()
+    assert float(third) < 1
+    assert float(first) > 10
+    assert re.search(r"^correlation with removal +[\d.]+ +[\d.]+$", out, re.MULTILINE)
 
 
 def test_a_blank_map_is_a_warning_and_not_a_failure(capsys, folder, monkeypatch):
@@ -323,6 +365,8 @@ def test_a_question_without_an_answer_is_one_line(words, said, capsys, folder):
         (["explain", "--network", "swish"], "gelu"),
         (["explain", "in.png", "--scene", "1"], "not allowed with"),
         (["explain", "--method", "grad_cam", "--poles", "raw"], "not to grad_cam"),
+        (["explain", "--method", "grad_cam", "--order", "2"], "--order belongs to taylor_cam"),
+        (["explain", "--method", "taylor_cam", "--order", "4"], "invalid choice"),
         (["explain", "--method", "grad_cam_pp", "--samples", "3"], "not to grad_cam_pp"),
         (["compare", "--method", "grad_cam"], "invalid choice"),
         (["compare", "--against", "affine"], "invalid choice"),

@@ -120,6 +120,26 @@ def test_grad_cam_pp_drops_negative_gradients():
     close(oracles.grad_cam_pp(g, g**2, g**3, A).weights, [2 / 10])
 
 
+def test_removals():
+    """``p^3 q + 2 q^2`` at (2, 3) is 42; without p it is 18, without q 0."""
+    found = oracles.removals(lambda a: a[0] ** 3 * a[1] + 2 * a[1] ** 2, np.array([2.0, 3.0]))
+    close(found, [24, 42])
+
+
+def test_taylor():
+    """Of the same: along p 36 2, 36 4 / 2, 18 8 / 6; along q 20 3, 4 9 / 2, 0."""
+    a = np.array([2.0, 3.0])
+    d = (np.array([36.0, 20.0]), np.array([36.0, 4.0]), np.array([18.0, 0.0]))
+    for order, by_hand in enumerate([[72, 60], [72 - 72, 60 - 18], [72 - 72 + 24, 42]], start=1):
+        close(oracles.taylor(d, a, order), by_hand)
+
+
+def test_taylor_cam():
+    """Two positions of two channels: effects 1 + 6 and 4 - 12."""
+    d = (np.array([[1.0, 3.0], [2.0, -4.0]]),) * 3
+    close(oracles.taylor_cam(d, np.array([[1.0, 2.0], [2.0, 3.0]]), 1), [7, 0])
+
+
 HALF_SQUARE = {"features": lambda x: x, "scores": lambda a, x: a.reshape(1) ** 2 / 2, "index": 0}
 S = np.sqrt(2 * np.log(3))  # e^{S^2 / 2} = 3
 

@@ -205,6 +205,34 @@ def test_the_difference_is_red_where_the_exact_map_is_larger():
     assert at(difference, 32, 32).min() > 0.9
 
 
+def test_removal_has_a_row_of_its_own_on_a_scale_of_its_own():
+    removal = figures.Removal(
+        one_hot(1, 6) / 100, one_hot(3, 3) / 100, one_hot(6, 1) / 200, caption="r"
+    )
+    panels = drawn(
+        figures.compare_figure(
+            BLACK, one_hot(3, 3), one_hot(3, 3), title="t", caption="c", removal=removal,
+            boxes=[(8, 16, 40, 48)],
+        )
+    )  # fmt: skip
+    assert len(panels) == 8
+    true, third, first, difference = panels[4:]
+    # Off the centres, where the maxima are marked.
+    bright = [at(panel, 8 * r + 2, 8 * c + 2).sum() for panel, r, c in
+              ((true, 1, 6), (third, 3, 3), (first, 6, 1))]  # fmt: skip
+    assert at(true, 50, 10).sum() < 0.3 * bright[0]
+    assert bright[0] == pytest.approx(bright[1], rel=0.05)
+    assert bright[2] < 0.8 * bright[1]
+    assert bright[1] == pytest.approx(
+        at(panels[1], 26, 26).sum(), rel=0.05
+    )  # though 100 times less
+    larger, smaller = at(difference, 26, 26), at(difference, 50, 10)
+    assert larger[0] > larger[2] + 0.2
+    assert smaller[2] > smaller[0] + 0.2
+    for panel in panels[4:7]:
+        np.testing.assert_allclose(at(panel, 20, 16), to_rgb(figures.BOX), atol=0.25)
+
+
 def test_a_saved_figure_is_a_png_of_a_readable_size(tmp_path):
     image = rng().random((32, 48, 3))  # no square, and colours
     map = rng().random((4, 6))

@@ -125,8 +125,17 @@ def test_the_check_of_derivatives():
     run(block("check_derivatives"), jaxcam=jaxcam, log_score=log_score, a=jnp.ones((2, 2, 3)))
 
 
+def test_the_check_of_removals(linen, capsys):
+    split = jaxcam.split(linen["model"], "block3", variables=linen["variables"], train=False)
+    names = run(block("check_removal"), jaxcam=jaxcam, split=split, x=X)
+    assert names["result"].map.shape == (2, 8, 8)
+    assert names["check"].l2_error.shape == (2, 3)
+    assert (names["check"].l2_error[:, 2] < names["check"].l2_error[:, 0]).all()
+    assert capsys.readouterr().out
+
+
 def test_every_block_is_run():
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
 
 
 def test_commands_are_marked_for_the_machine_that_checks_them():

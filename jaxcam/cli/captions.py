@@ -40,6 +40,21 @@ def compare_notes(facts: Facts) -> tuple[str, ...]:
     return _picture(facts), _found(found["exact"]), _found(found["approximate"]), last
 
 
+def removal_caption(facts: Facts) -> str:
+    """Say what the second row is about."""
+    true = facts["removal"]["true"]
+    passes = f"{true['passes']:,} forward passes"
+    return f"Activations removed, one at a time: {passes}, and Taylor's series of them; no noise"
+
+
+def removal_notes(facts: Facts) -> tuple[str, ...]:
+    """Give the lines below true removal, third order, first order and difference."""
+    true, orders = facts["removal"]["true"], facts["removal"]["orders"]
+    off = {name: percent(found["difference"]["relative_l2"]) for name, found in orders.items()}
+    last = f"L2 from the true removal:\nthird {off['third']}, first {off['first']}"
+    return _found(true), _found(orders["third"]), _found(orders["first"]), last
+
+
 def _caption(facts: Facts, derivatives: str, found: Facts) -> str:
     options = facts["options"]
     words = [f"{METHODS[facts['method']]} at {facts['layer']}", derivatives]

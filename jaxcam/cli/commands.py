@@ -9,7 +9,8 @@ import jax
 from jaxcam import bundled, figures
 from jaxcam.cli import captions, output, report
 from jaxcam.cli.measure import difference
-from jaxcam.cli.question import answer, ask
+from jaxcam.cli.question import answer, ask, remove
+from jaxcam.methods import taylor_cam
 from jaxcam.split import layers as every_layer
 
 Facts = dict[str, Any]
@@ -36,15 +37,28 @@ def explain(asked: Namespace) -> Facts:
 
 
 def compare(asked: Namespace) -> Facts:
-    """Explain one picture with exact and with approximate derivatives, under the same noise."""
+    """Explain one picture with exact and with approximate derivatives, under the same noise.
+
+    And by removal of activations: the true one, and Taylor's series to third and to first order.
+    """
     out = output.check(asked.out, asked.image)
     question = ask(asked)
     exact = answer(question, "auto", "exact")
     approximate = answer(question, asked.against, "approximate")
     pair = {"exact": exact, "approximate": approximate}
+    true = remove(question)
+    orders = {
+        name: answer(question._replace(method=taylor_cam(order=order)), "auto", f"{name} order")
+        for name, order in (("third", 3), ("first", 1))
+    }
     facts = report.about(asked, question, exact) | {
-        "maps": {name: report.findings(question, found) for name, found in pair.items()},
+        "maps": {
+            name: report.findings(question, found)
+            | {"correlation_with_removal": difference(true.map, found.cam.map)["correlation"]}
+            for name, found in pair.items()
+        },
         "difference": difference(exact.cam.map, approximate.cam.map),
+        "removal": report.removals(question, true, orders, exact.boxes),
     }
     facts = report.plain(facts | {"output": out})
     figure = figures.compare_figure(
@@ -54,8 +68,12 @@ def compare(asked: Namespace) -> Facts:
         title=captions.title(facts),
         caption=captions.compare_caption(facts),
         notes=captions.compare_notes(facts),
+        removal=figures.Removal(
+            true.map, *(found.cam.map for found in orders.values()),
+            caption=captions.removal_caption(facts), notes=captions.removal_notes(facts),
+        ),
         boxes=exact.boxes,
-    )
+    )  # fmt: skip
     output.write(out, partial(figures.save, figure))
     return facts
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from jaxcam import __version__
 
-METHODS = ("smooth_grad_cam_pp", "grad_cam_pp", "grad_cam")
+METHODS = ("smooth_grad_cam_pp", "grad_cam_pp", "grad_cam", "taylor_cam")
 ALPHAS = METHODS[:2]
 SMOOTHED = METHODS[:1]
+SERIES = METHODS[3:]
 DEFAULTS = {
     "samples": 25,
     "noise": 0.15,
@@ -16,10 +17,13 @@ DEFAULTS = {
     "seed": 0,
     "numerator": "d2",
     "poles": "bounded",
+    "order": 3,
 }
 """Of the options that not every method has: left out, they are not in what `argparse` returns."""
-BELONGS = dict.fromkeys(("samples", "noise", "sample_weights", "seed"), SMOOTHED) | dict.fromkeys(
-    ("numerator", "poles"), ALPHAS
+BELONGS = (
+    dict.fromkeys(("samples", "noise", "sample_weights", "seed"), SMOOTHED)
+    | dict.fromkeys(("numerator", "poles"), ALPHAS)
+    | {"order": SERIES}
 )
 
 
@@ -46,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="explain what a network sees in a picture")
     _add_question(explain, METHODS)
     explain.add_argument("--engine", default="auto", help="how derivatives are taken (auto)")
+    order = {"type": int, "choices": (1, 2, 3), "default": argparse.SUPPRESS}
+    explain.add_argument("--order", **order, help="of taylor_cam; default: 3")
     _add_out(explain, "jaxcam-explain.png")
     compare = commands.add_parser("compare", help="exact derivatives beside the approximation")
     _add_question(compare, ALPHAS)
@@ -66,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
 
 _DESCRIPTIONS = (
     "Explain a picture, or a bundled scene of digits, by exact Smooth Grad-CAM++, and draw it.",
-    "Explain with exact derivatives and with an approximation, under the same noise; draw and "
-    "measure how they differ.",
+    "Explain with exact derivatives and with an approximation, under the same noise, and by what "
+    "removing activations does to the score; draw and measure how the maps differ.",
     "List the layers of a bundled network in call order, with the shapes of their outputs.",
 )
 

@@ -1,5 +1,6 @@
 """From the words of the command line to a question, and from that to an answer on the host."""
 
+import math
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -14,6 +15,7 @@ from jaxcam import bundled, methods, targets
 from jaxcam.cam import cam, smooth
 from jaxcam.cli import progress
 from jaxcam.errors import fail
+from jaxcam.removal import check_removal, signed_map
 from jaxcam.split import split
 from jaxcam.targets import Target
 from jaxcam.types import CAM, Method, Split
@@ -47,6 +49,14 @@ class Answer(NamedTuple):
     cam: CAM
     seconds: dict[str, float]
     boxes: list[list[int]]
+
+
+class Removed(NamedTuple):
+    """What removing activations does: a map on the host, and what it took."""
+
+    map: NDArray
+    passes: int
+    seconds: float
 
 
 def ask(asked: Namespace) -> Question:
@@ -85,9 +95,26 @@ def answer(question: Question, engine: str, name: str) -> Answer:
     return Answer(found, {"first": first - began, "rest": ended - first}, boxes)
 
 
+def remove(question: Question) -> Removed:
+    """Remove each activation of the layer in a forward pass of its own."""
+    began = time.perf_counter()
+    shape = jax.eval_shape(question.split.features, question.image[None]).shape[1:]
+    with progress.shown("true removal"):
+        # Of Taylor's orders the first is the cheapest, and only the removals are used.
+        found = check_removal(
+            question.split, question.image[None], question.target,
+            order=1, samples=math.prod(shape), chunk_size=question.chunk_size,
+        )  # fmt: skip
+    signed = signed_map(found.elements[0], found.removal[0], shape)
+    seconds = time.perf_counter() - began
+    return Removed(np.maximum(signed, 0), found.removal.size, seconds)
+
+
 def _method(asked: Namespace) -> Method:
     if asked.method == "grad_cam":
         return methods.grad_cam()
+    if asked.method == "taylor_cam":
+        return methods.taylor_cam(order=asked.order)
     method = methods.grad_cam_pp(numerator=asked.numerator, poles=asked.poles)
     if asked.method == "grad_cam_pp":
         return method

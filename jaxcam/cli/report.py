@@ -10,8 +10,8 @@ import numpy as np
 
 import jaxcam
 from jaxcam import bundled
-from jaxcam.cli.measure import localisation
-from jaxcam.cli.question import Answer, Question
+from jaxcam.cli.measure import difference, localisation
+from jaxcam.cli.question import Answer, Question, Removed
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 NOT_OPTIONS = ("command", "json", "image", "out", "network", "layer", "method")
@@ -51,8 +51,7 @@ def findings(question: Question, answer: Answer) -> dict[str, Any]:
     localisation: null where it is not known what a map should find.
     """
     found, report = answer.cam, answer.cam.diagnostics.report
-    smoothing, (height, width) = question.method.smoothing, question.image.shape[:2]
-    where = localisation(found.map, answer.boxes, (height, width)) if answer.boxes else None
+    smoothing = question.method.smoothing
     return {
         "engine": report.engine,
         "exact": report.exact,
@@ -61,9 +60,30 @@ def findings(question: Question, answer: Answer) -> dict[str, Any]:
         "notes": report.notes,
         "diagnostics": diagnostics(answer),
         "map": found.map,
-        "localisation": where,
+        "localisation": _localisation(question, found.map, answer.boxes),
         "seconds": answer.seconds,
     }
+
+
+def removals(
+    question: Question, true: Removed, orders: dict[str, Answer], boxes: list
+) -> dict[str, Any]:
+    """Say what removing activations does, and how near Taylor's series comes to it.
+
+    true: the map of one forward pass for each activation. orders: those of the series. difference:
+    how far each is from the true one (`measure.difference`).
+    """
+    near = {
+        name: findings(question, found) | {"difference": difference(true.map, found.cam.map)}
+        for name, found in orders.items()
+    }
+    where = _localisation(question, true.map, boxes)
+    return {"true": {**true._asdict(), "localisation": where}, "orders": near}
+
+
+def _localisation(question: Question, map: Any, boxes: list) -> dict[str, Any] | None:
+    height, width = question.image.shape[:2]
+    return localisation(map, boxes, (height, width)) if boxes else None
 
 
 def diagnostics(answer: Answer) -> dict[str, Any]:

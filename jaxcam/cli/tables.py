@@ -24,6 +24,7 @@ def print_compare(facts: Facts) -> None:
     _print(_heading(facts))
     _print([("", "exact", "approximate"), *((*one, other[1]) for one, other in pairs)])
     _print(_difference(facts["difference"]))
+    _print(_removal(facts["removal"]))
     _print_end(facts, exact, approximate)
 
 
@@ -62,10 +63,35 @@ def _findings(facts: Facts) -> Rows:
         ("weight that was bounded", percent(found.get("share_guarded"))),
         ("weight from D2 < 0", percent(found.get("share_concave"))),
         ("standard error", error and f"at most {error} of the largest value"),
+        *_localisation(where),
+        ("correlation with removal", number(facts.get("correlation_with_removal"), 4)),
+        ("seconds", f"{seconds['first']:.1f} with compilation, then {seconds['rest']:.1f}"),
+    ]
+
+
+def _localisation(where: Facts) -> Rows:
+    return [
         ("boxes found", f"{where['found']} of {where['boxes']}" if where else ""),
         ("sum in boxes", percent(where.get("energy_in_boxes"))),
         ("maximum in a box", ("yes" if where["maximum_in_box"] else "no") if where else ""),
-        ("seconds", f"{seconds['first']:.1f} with compilation, then {seconds['rest']:.1f}"),
+    ]
+
+
+def _removal(facts: Facts) -> Rows:
+    """Put the true removal, and the series to third and to first order, beside each other."""
+    true, orders = facts["true"], (facts["orders"]["third"], facts["orders"]["first"])
+    apart = [found["difference"] for found in orders]
+    seconds = [sum(found["seconds"].values()) for found in orders]
+    where = zip(
+        *(_localisation(found["localisation"] or {}) for found in (true, *orders)), strict=True
+    )
+    return [
+        ("", "true removal", "Taylor-CAM, order 3", "HiResCAM, order 1"),
+        ("taken by", f"{true['passes']:,} passes", *(found["engine"] for found in orders)),
+        ("L2 from the true map", "", *(percent(one["relative_l2"]) for one in apart)),
+        ("correlation with it", "", *(number(one["correlation"], 4) for one in apart)),
+        *((same[0][0], *(value for _, value in same)) for same in where),
+        ("seconds, all in all", *(f"{took:.1f}" for took in (true["seconds"], *seconds))),
     ]
 
 

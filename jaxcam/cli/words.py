@@ -4,6 +4,7 @@ METHODS = {
     "smooth_grad_cam_pp": "Smooth Grad-CAM++",
     "grad_cam_pp": "Grad-CAM++",
     "grad_cam": "Grad-CAM",
+    "taylor_cam": "Taylor-CAM",
 }
 
 

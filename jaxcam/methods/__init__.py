@@ -2,5 +2,6 @@
 
 from jaxcam.methods.grad_cam import grad_cam
 from jaxcam.methods.grad_cam_pp import grad_cam_pp
+from jaxcam.methods.taylor_cam import taylor_cam
 
-__all__ = ["grad_cam", "grad_cam_pp"]
+__all__ = ["grad_cam", "grad_cam_pp", "taylor_cam"]

@@ -1,0 +1,206 @@
+"""Activations removed, one forward pass each, and how near Taylor's effects are to that."""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from jaxcam import explain
+from jaxcam.cam import check_input
+from jaxcam.derivatives.derive import check_chunk_size
+from jaxcam.errors import fail
+from jaxcam.methods import taylor_cam
+from jaxcam.plan import Network
+from jaxcam.precision import widen
+from jaxcam.targets import as_target, check_class
+from jaxcam.types import Derivatives, Report, Split, shared
+
+ACTIVATIONS_AT_ONCE = 1 << 20  # in flight during removals when no chunk size is given
+
+
+class RemovalCheck(NamedTuple):
+    """How near Taylor's effects are to true removals, image by image.
+
+    With ``t_i`` the effect of removing element ``i`` by Taylor's series up to an order and ``r_i``
+    the true one, over the elements that were drawn and are not zero already:
+
+    l2_error: ``|t - r| / |r|`` in the Euclidean norm, which large effects decide.
+    median_error: ``median |t_i - r_i| / median |r_i|``, the error of a typical element in units of
+    a typical effect. (The median of ``|t_i - r_i| / |r_i|`` would be decided by elements whose
+    effect is nearly zero.) Both are absolute where the divisor is zero.
+    correlation: Pearson's, of ``t`` with ``r``; NaN where one of them is constant.
+
+    These are ``[batch, order]``, first order first. elements: ``[batch, samples]``, the flat
+    indices into ``[*spatial, k]`` that were drawn. taylor: ``t``, ``[batch, order, samples]``.
+    removal: ``r``, ``[batch, samples]``. engine, proof: how the derivatives were taken, and why so.
+    """
+
+    l2_error: NDArray
+    median_error: NDArray
+    correlation: NDArray
+    elements: NDArray
+    taylor: NDArray
+    removal: NDArray
+    engine: str
+    proof: str
+
+
+def check_removal(
+    split: Split,
+    x: Any,
+    target: Any = None,
+    *,
+    order: int = 3,
+    engine: str = "auto",
+    samples: int = 256,
+    seed: int = 0,
+    chunk_size: int | None = None,
+) -> RemovalCheck:
+    """Compare `jaxcam.methods.taylor_cam` with the removals that it stands for.
+
+    For elements ``a = A_ij^k`` of each image, drawn without repetition, at every order up to
+    ``order``::
+
+        t = u1 a - u2 a^2 / 2 + u3 a^3 / 6        r = u(A) - u(A with a = 0)
+
+    ``r`` is the difference of two forward passes and shares nothing with the derivatives. It is
+    rounded as ``u`` is: in float32 by about 1e-7 ``|u|``, whatever its own size; for errors below
+    that use float64 weights and input inside ``with jax.enable_x64(True):``.
+
+    The derivatives are taken as for the whole map, of all elements; forward passes are made for
+    those of the draw alone. Elements that are zero already come last in the draw, since removing
+    them changes nothing, and are left out of the errors.
+
+    Args:
+        split, x, target, engine: as in `jaxcam.cam`.
+        order: how many orders to compare, 1 to 3.
+        samples: how many elements of each image; all of them if the layer has no more.
+        seed: which ones.
+        chunk_size: how many elements are removed (and, for some engines, differentiated) at once.
+
+    Returns:
+        `RemovalCheck`, in the host's memory.
+
+    Raises:
+        JaxcamError: as `jaxcam.cam`, or ``samples`` below one, or effects that are not finite.
+
+    >>> import jax.numpy as jnp
+    >>> import jaxcam
+    >>> cubes = jaxcam.Split(features=lambda x: x, scores=lambda a, x: (a**3).sum(1))
+    >>> check = jaxcam.check_removal(cubes, jnp.array([[[1.0], [2.0], [3.0]]]))
+    >>> print(check.l2_error.round(2))  # 3 a^3 at first order, 0 at second, a^3 at third
+    [[2. 1. 0.]]
+    """
+    x = check_input(x, "check_removal")
+    check_chunk_size(chunk_size)
+    if not isinstance(samples, int) or samples < 1:
+        fail("check_removal", needs="samples of at least 1", got=samples, remedy="Default: 256.")
+    target, method = as_target(target), taylor_cam(order=order)
+    job = explain.Job(shared(split), x, target, None, jnp.zeros((), x.dtype))
+    settings = explain.Settings(method, engine, chunk_size)
+    key = jax.random.key(seed)
+    found = jax.device_get(_compare(job, settings, key, samples))
+    check_class(target, found.scores.shape[-1])
+    if not (np.isfinite(found.taylor).all() and np.isfinite(found.removal).all()):
+        got = "NaN or infinity"
+        remedy = "Are the weights and scores finite, with and without each activation?"
+        fail("check_removal", needs="finite effects", got=got, remedy=remedy)
+    near = _nearness(found.a, found.taylor, found.removal)
+    decided = found.report.engine, found.report.proof
+    return RemovalCheck(*near, found.elements, found.taylor, found.removal, *decided)
+
+
+def removed(
+    network: Network, a: Array, x: Array, index: Array, elements: Array, *, chunk_size: int | None
+) -> Array:
+    """Remove elements of one example's ``a: [*spatial, k]``, one forward pass each, in chunks.
+
+    Gives ``u(A) - u(A without element)``, shaped like ``elements``.
+    """
+    whole = widen(network.log_score(a, x, index))
+
+    def effect(element: Array) -> Array:
+        without = a.reshape(-1).at[element].set(0).reshape(a.shape)
+        return whole - widen(network.log_score(without, x, index))
+
+    chunk = chunk_size or max(1, ACTIVATIONS_AT_ONCE // a.size)
+    return jax.lax.map(effect, elements, batch_size=min(chunk, elements.size))
+
+
+def signed_map(elements: NDArray, effects: NDArray, shape: tuple[int, ...]) -> NDArray:
+    """Sum one image's effects over feature maps: ``[*spatial]`` of ``shape: [*spatial, k]``.
+
+    Of all elements' removals this is the map that `jaxcam.methods.taylor_cam` approximates, before
+    the ReLU; elements that are not among ``elements`` count as zero.
+    """
+    whole = np.zeros(math.prod(shape))
+    whole[elements] = effects
+    return whole.reshape(shape).sum(axis=-1)
+
+
+class _Compared(NamedTuple):
+    """One call's arrays, with the activations at the drawn elements and the scores."""
+
+    elements: Array
+    a: Array
+    taylor: Array
+    removal: Array
+    scores: Array
+    report: Report
+
+
+@functools.partial(jax.jit, static_argnames=("settings", "samples"))
+def _compare(job: explain.Job, settings: explain.Settings, key: Array, samples: int) -> _Compared:
+    """Run both ways to the same effects, image by image."""
+    clean = explain.begin(job, settings)
+    network = Network(job.shared.split(), job.target)
+    count = min(samples, clean.a[0].size)
+    orders = range(1, settings.method.order + 1)
+
+    def image(
+        x: Array, index: Array, wide: Array, scale: Array, derivatives: Derivatives, key: Array
+    ) -> tuple[Array, Array, Array, Array]:
+        flat = wide.reshape(-1)
+        late = (flat == 0).astype(flat.dtype)
+        elements = jnp.argsort(late + jax.random.uniform(key, flat.shape, flat.dtype))[:count]
+        # The weights are those of the maps themselves: what is checked is what is drawn.
+        weights = (taylor_cam(order=k).weigh(derivatives, wide, scale)[0] for k in orders)
+        taylor = jnp.stack([(w * wide).reshape(-1)[elements] for w in weights])
+        a = network.features(x)
+        found = removed(network, a, x, index, elements, chunk_size=settings.chunk_size)
+        return elements, flat[elements], taylor, found
+
+    keys = jax.random.split(key, len(job.x))
+    packed = (job.x, clean.target, clean.a, clean.scale, clean.derivatives, keys)
+    elements, a, taylor, removal = jax.lax.map(lambda one: image(*one), packed)
+    return _Compared(elements, a, taylor, removal, clean.scores, clean.report)
+
+
+def _nearness(a: Any, taylor: Any, removal: Any) -> tuple[NDArray, NDArray, NDArray]:
+    """Give the three measures of `RemovalCheck`, each ``[batch, order]``, in float64."""
+    rows = []
+    for there, effects, truth in zip(np.asarray(a) != 0, taylor, removal, strict=True):
+        wide = np.asarray(truth, np.float64)[there]
+        rows.append([_measures(np.asarray(t, np.float64)[there], wide) for t in effects])
+    l2, median, correlation = np.moveaxis(np.array(rows), -1, 0)
+    return l2, median, correlation
+
+
+def _measures(taylor: NDArray, truth: NDArray) -> tuple[float, float, float]:
+    if not truth.size:
+        return 0.0, 0.0, float("nan")
+    apart = taylor - truth
+    alike = float("nan")
+    if np.ptp(taylor) > 0 and np.ptp(truth) > 0:
+        alike = float(np.corrcoef(taylor, truth)[0, 1])
+    l2 = _over(np.linalg.norm(apart), np.linalg.norm(truth))
+    return l2, _over(np.median(abs(apart)), np.median(abs(truth))), alike
+
+
+def _over(error: Any, size: Any) -> float:
+    return float(error / size) if size > 0 else float(error)
