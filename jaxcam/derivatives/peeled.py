@@ -24,10 +24,10 @@ from jaxcam.derivatives.adjoint import (
     second_and_third,
     surveyed,
 )
-from jaxcam.derivatives.chunks import in_chunks
+from jaxcam.derivatives.chunks import fitting, in_chunks
 from jaxcam.derivatives.layout import with_plain_convolutions
 from jaxcam.derivatives.program import evaluate, flatten, graph
-from jaxcam.derivatives.sweep import NUMBERS_AT_ONCE, POSITION, arguments_used, sweep
+from jaxcam.derivatives.sweep import POSITION, arguments_used, sweep
 from jaxcam.derivatives.tangents import Element
 from jaxcam.types import Engine, LogDerivatives, LogScore, Proof, ScoreAndMore
 
@@ -129,8 +129,8 @@ def _jacobian(point: Point, number: int, a: Array, chunk_size: int | None) -> Ar
         return with_plain_convolutions(jax.grad(component))(a, index)
 
     size = math.prod(shape)
-    chunk = chunk_size or max(1, NUMBERS_AT_ONCE // a.size)
-    rows = in_chunks(row, size, min(chunk, size))
+    traced = jax.make_jaxpr(row)(jax.ShapeDtypeStruct((), jnp.int32))
+    rows = in_chunks(row, size, chunk_size or fitting(traced, size))
     return jnp.moveaxis(rows, 0, -1).reshape(*a.shape, *shape)
 
 

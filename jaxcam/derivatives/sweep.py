@@ -15,10 +15,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend import core
 
+from jaxcam.derivatives.chunks import fitting
 from jaxcam.derivatives.layout import evaluate, results
 from jaxcam.derivatives.structure import body
-
-NUMBERS_AT_ONCE = 1 << 21  # of the largest array in a chunk, where no chunk size is given
 
 POSITION, CHANNEL = 0, 1  # the arguments of what is swept
 
@@ -43,7 +42,7 @@ def sweep(along: Along, shape: Sequence[int], chunk_size: int | None) -> list[Ar
     known = evaluate(parts.equations[frozenset()], known)
     moved = _moved(parts)
     counts = (positions if POSITION in moved else 1, channels if CHANNEL in moved else 1)
-    found = _mapped(parts, known, counts, chunk_size)
+    found = _mapped(parts, known, counts, chunk_size or fitting(closed, math.prod(counts)))
     full = [jnp.broadcast_to(v, (positions, channels)) for v in found]
     return [v.reshape(shape) for v in full]
 
@@ -89,11 +88,10 @@ def _level(parts: Parts, atom: Any) -> frozenset[int]:
 
 
 def _mapped(
-    parts: Parts, known: dict[Any, Any], counts: tuple[int, int], chunk_size: int | None
+    parts: Parts, known: dict[Any, Any], counts: tuple[int, int], at_once: int
 ) -> list[Array]:
     """Run the parts: positions at once where there is room, channels in chunks."""
     positions, channels = counts
-    at_once = chunk_size or max(1, NUMBERS_AT_ONCE // _largest(parts))
     chunk = min(max(1, at_once // positions), channels)
     places = min(at_once, positions)
     of_position, of_channel = frozenset([POSITION]), frozenset([CHANNEL])
@@ -150,10 +148,3 @@ def _passed_on(parts: Parts, level: frozenset[int]) -> list[Any]:
     (argument,) = level
     var = parts.jaxpr.invars[argument]
     return [var, *(v for v in parts.depends if parts.depends[v] == level and v in used - {var})]
-
-
-def _largest(parts: Parts) -> int:
-    """Count the numbers of the largest array that there is for each element."""
-    made = [v.aval.size for e in parts.equations[frozenset([0, 1])] for v in e.outvars]
-    made += [v.aval.size for e in parts.equations[frozenset([1])] for v in e.outvars]
-    return max(made, default=1)
