@@ -57,7 +57,7 @@ def windows(x, start, combine, padding, stride=1):
     """Reduce over windows of two places along every axis but the last."""
     sizes, strides = (*(2,) * (x.ndim - 1), 1), (*(stride,) * (x.ndim - 1), 1)
     sizes = tuple(min(size, full) for size, full in zip(sizes, x.shape, strict=True))
-    return lax.reduce_window(x, jnp.asarray(start, x.dtype), combine, sizes, strides, padding)
+    return lax.reduce_window(x, np.asarray(start, x.dtype), combine, sizes, strides, padding)
 
 
 def dense(x, name, width=3):

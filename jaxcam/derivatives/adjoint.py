@@ -25,7 +25,7 @@ from jax import Array
 from jaxcam.derivatives import rules
 from jaxcam.derivatives.layout import with_plain_convolutions
 from jaxcam.derivatives.program import Graph, Node, as_function, evaluate, flatten, graph, slope_at
-from jaxcam.derivatives.refusal import where
+from jaxcam.derivatives.refusal import BILINEAR, LINEAR, where
 from jaxcam.derivatives.structure import (
     Dependence,
     body,
@@ -398,7 +398,10 @@ def _chained(found: Bends) -> tuple[int, int] | None:
 
 
 def _words(node: Node) -> str:
-    last = node.operations[-1]
+    """Name a node; a chain by its last operation that is more than a sum or a product."""
+    plain = LINEAR | BILINEAR
+    telling = [o for o in node.operations if o.call or o.name not in plain]
+    last = (telling or node.operations)[-1]
     return where(last.equation, last.call)
 
 
