@@ -207,7 +207,8 @@ def _first(
     if node.kind == "curved":
         operands = [_whole(point, tangent(i), i, element) for i in node.operands]
         function, at = _as_array_function(point, node)
-        return [dense(jax.jvp(function, at, tuple(operands))[1])]
+        moved = tuple(v.astype(x.dtype) for v, x in zip(operands, at, strict=True))
+        return [dense(jax.jvp(function, at, moved)[1].astype(point.dtype))]
     (operation,) = node.operations
     values = [point.values[i] for i in operation.operands]
     rule = rules.LINEAR[operation.name]
