@@ -99,6 +99,11 @@ def attend(x, y, z):
     return jax.nn.softmax(q @ k.T, -1) @ v
 
 
+def gated(x):
+    """Squeeze and excite."""
+    return x * broadcast(jax.nn.sigmoid(dense(spatial_mean(x), "gate", x.shape[-1])), x)
+
+
 def looped(x):
     """Apply a convolution and a bend twice."""
     return lax.scan(lambda c, _: (jnp.tanh(conv(c, "loop", c.shape[-1])), None), x, None, 2)[0]
@@ -180,7 +185,7 @@ ELEMENTWISE = {
 }
 JOINING = {
     "multiply": lambda x, y, z: x * like(y, x),
-    "gate": lambda x, y, z: x * jax.nn.sigmoid(broadcast(dense(spatial_mean(x), "g", x.shape[-1]), x)),
+    "gate": lambda x, y, z: gated(x),
     "gate_places": lambda x, y, z: x * broadcast(jax.nn.sigmoid(like(y, x)[..., :1]), x),
     "divide": lambda x, y, z: x / (1.5 + like(y, x) ** 2),
     "power": lambda x, y, z: (1.1 + jnp.tanh(x)) ** jnp.tanh(like(y, x)),

@@ -270,6 +270,12 @@ def resized(a):
     return jnp.tanh(jax.image.resize(jnp.tanh(a), (7, 7, a.shape[-1]), "bilinear"))
 
 
+def used_inside_and_outside(a):
+    """A gate that is part of a chain of operations on ``a``, and seen by another."""
+    gate = jax.nn.sigmoid(a)
+    return conv(a * gate, "one") * conv(gate, "two")
+
+
 def in_complex_numbers(a):
     return jnp.real(jnp.exp(lax.complex(a, a)))
 
@@ -321,9 +327,7 @@ RIGHT = {
         MAP,
     ),
     "batch_twice": (
-        lambda a: jax.vmap(lambda b: jax.vmap(lambda c: jnp.tanh(conv(c, "one")))(b))(
-            a[None, None]
-        ),
+        lambda a: jax.vmap(jax.vmap(lambda b: jnp.tanh(conv(b, "one"))))(a[None, None]),
         MAP,
     ),
     "batch_of_two": (
@@ -336,6 +340,17 @@ RIGHT = {
     "both_vary": (conv_of_itself, MAP),
     "callback": (printed, MAP),
     "resized": (resized, (3, 3, 2)),
+    "quotient": (lambda a: conv(a, "one") / (2 + jnp.tanh(conv(jnp.tanh(a), "two"))), MAP),
+    "power": (lambda a: jnp.exp(conv(a, "one")) ** jnp.tanh(conv(jnp.tanh(a), "two")), MAP),
+    "used_inside_and_outside": (used_inside_and_outside, MAP),
+    "depthwise": (
+        lambda a: jnp.tanh(conv(jnp.tanh(conv(a, "one", groups=0)), "two", 6, groups=0)),
+        MAP,
+    ),
+    "joined_axes": (
+        lambda a: jnp.tanh(dense(a.reshape(1, -1), "one") + a[..., 0].reshape(1, -1)[:, :3]),
+        MAP,
+    ),
     "cumprod": (lambda a: jnp.cumprod(a, 0), MAP),
     "scattered": (lambda a: jnp.tanh(a).at[jnp.array([0, 0, 1])].add(a[:3] ** 2), MAP),
     "no_rule": (lambda a: lax.lgamma(jnp.exp(a)), MAP),
@@ -346,8 +361,12 @@ RIGHT = {
 @table(RIGHT)
 @pytest.mark.parametrize(
     ("engine", "how"),
-    [("adjoint", "jit"), ("auto", "jit"), pytest.param("adjoint", "eager", marks=pytest.mark.slow)],
-    ids=("adjoint", "auto", "eager"),
+    [
+        ("adjoint", "jit"),
+        pytest.param("adjoint", "eager", marks=pytest.mark.slow),
+        pytest.param("auto", "jit", marks=pytest.mark.slow),
+    ],
+    ids=("adjoint", "eager", "auto"),
 )
 def test_odd_tails_are_right(engine, how, row):
     layers, shape = row
