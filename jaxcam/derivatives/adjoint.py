@@ -24,7 +24,7 @@ from jax import Array
 from jaxcam.derivatives import rules
 from jaxcam.derivatives.layout import with_plain_convolutions
 from jaxcam.derivatives.program import Graph, Node, as_function, evaluate, flatten, graph, slope_at
-from jaxcam.derivatives.refusal import where
+from jaxcam.derivatives.refusal import BILINEAR, LINEAR, where
 from jaxcam.derivatives.structure import (
     Dependence,
     body,
@@ -217,7 +217,8 @@ def _first(
     if node.kind == "curved":
         operands = [_whole(point, tangent(i), i, element) for i in node.operands]
         function, at = _as_array_function(point, node)
-        return [dense(jax.jvp(function, at, tuple(operands))[1])]
+        moved = tuple(v.astype(x.dtype) for v, x in zip(operands, at, strict=True))
+        return [dense(jax.jvp(function, at, moved)[1].astype(point.dtype))]
     (operation,) = node.operations
     values = [point.values[i] for i in operation.operands]
     rule = rules.LINEAR[operation.name]
@@ -409,7 +410,10 @@ def _chained(found: Bends) -> tuple[int, int] | None:
 
 
 def _words(node: Node) -> str:
-    last = node.operations[-1]
+    """Name a node; a chain by its last operation that is more than a sum or a product."""
+    plain = LINEAR | BILINEAR
+    telling = [o for o in node.operations if o.call or o.name not in plain]
+    last = (telling or node.operations)[-1]
     return where(last.equation, last.call)
 
 

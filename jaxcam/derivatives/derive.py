@@ -94,6 +94,8 @@ def check_score(call: str, log_score: LogScore, a: Array) -> None:
         fail(
             call, needs="floating activations", got=a.dtype, remedy="Convert: a.astype('float32')."
         )
+    if not a.ndim:
+        fail(call, needs="an axis of channels, [*spatial, k]", got="a number", remedy="a[None]")
     shape = getattr(jax.eval_shape(log_score, a), "shape", None)
     if shape != ():
         fail(

@@ -87,7 +87,11 @@ class Graph(NamedTuple):
 
 
 def flatten(closed: Any) -> Program:
-    """Number the values of a closed jaxpr of one argument; calls are entered."""
+    """Number the values of a closed jaxpr of one argument; calls are entered.
+
+    Raises:
+        TypeError: numbers are complex, of which tangents would keep the real part alone.
+    """
     fixed: dict[int, Any] = {}
     operations: list[Operation] = []
     level: dict[int, Dependence] = {}
@@ -148,6 +152,8 @@ def flatten(closed: Any) -> Program:
     source = new(aval, Dependence.VARYING, single_places(aval.shape))
     results = enter(body(closed), closed.consts, [source])
     varying = frozenset(i for i, known in level.items() if known is Dependence.VARYING)
+    if any(jnp.issubdtype(shapes[i].dtype, jnp.complexfloating) for i in varying):
+        raise TypeError("complex numbers have no tangents here")
     return Program(tuple(operations), fixed, source, tuple(results), varying, axes, shapes)
 
 

@@ -308,7 +308,11 @@ class Side(NamedTuple):
 def _stays_small(axis: Axis, side: Side, full: int) -> bool:
     if side.pointlike:
         return True
-    return axis.kind == "window" and side.stride == 1 and axis.size + side.reach < full
+    return (
+        axis.kind == "window"
+        and side.stride == 1 < side.out  # an axis of size one has no windows
+        and axis.size + side.reach < full
+    )
 
 
 def _convolved(axis: Axis, side: Side) -> Axis:

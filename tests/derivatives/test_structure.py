@@ -284,15 +284,19 @@ CURVED_STEPS = {
 STEPS = PIECEWISE_AFFINE | CURVED_STEPS
 
 
-def program(lines):
+def read_out(x):
+    return x.sum(0) @ jnp.asarray(tails.normal("readout", 2), x.dtype)
+
+
+def program(lines, steps=STEPS, read_out=read_out):
     """Make ``u(a)`` of lines ``(operation, i, j, k)``; operands are the values so long ago."""
 
     def u(a):
         values = [a]
         for name, *ago in lines:
             operands = (values[-1 - min(back, len(values) - 1)] for back in ago)
-            values.append(STEPS[name](*operands))
-        return values[-1].sum(0) @ jnp.asarray(tails.normal("readout", 2), a.dtype)
+            values.append(steps[name](*operands))
+        return read_out(values[-1])
 
     return u
 

@@ -1,0 +1,494 @@
+"""The engine of small tangents, whatever stands in a tail: right, or a refusal in words."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import programs
+import pytest
+import tails
+import test_structure
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from jax import lax
+from programs import conv, dense, spatial_mean
+
+import jaxcam
+from jaxcam.derivatives import adjoint, sweep
+from jaxcam.derivatives.auto import ENGINES, choose
+from jaxcam.errors import JaxcamError, NotProved
+
+QUICK = {"xla_backend_optimization_level": 0}  # compiles faster; what is computed is the same
+
+
+def table(rows):
+    return pytest.mark.parametrize("row", rows.values(), ids=rows)
+
+
+def scored(layers):
+    """Give ``u``: read out all numbers that ``layers(a)`` makes, each with its own weight."""
+    return lambda a: programs.read_out(layers(a))
+
+
+def point(*shape):
+    return tails.normal("point of the adjoint", *shape)
+
+
+def derive(u, a, *, engine="adjoint", how="jit", **options):
+    """Run an engine in float64."""
+    call = functools.partial(jaxcam.log_derivatives, u, engine=engine, **options)
+    with jax.enable_x64(True):
+        run = jax.jit(call, compiler_options=QUICK) if how == "jit" else call
+        return [np.asarray(v) for v in run(jnp.asarray(a))]
+
+
+def assert_close(ours, theirs, bound=1e-10):
+    """Compare ``u1, u2, u3``, each relative to its largest; NaN is far from anything."""
+    largest = max(abs(t).max() for t in theirs)
+    for x, y in zip(ours, theirs, strict=True):
+        size = max(abs(y).max(), 1e-6 * largest, 1e-30)  # zero up to rounding is zero
+        assert abs(np.asarray(x, np.float64) - y).max() <= bound * size
+
+
+# Which of the named forms is proved, and what speaks against one by one operation.
+
+
+def normalised(x):
+    return programs.normalise(x, -1)
+
+
+FORMS = {
+    "gap_layernorm_dense": ("peeled", lambda a: normalised(spatial_mean(a))),
+    "gap_dense_softmax": ("peeled", lambda a: jax.nn.log_softmax(dense(spatial_mean(a), "s"))),
+    "conv_gap_tanh": ("peeled", lambda a: jnp.tanh(spatial_mean(conv(a, "one", padding=(2, 2))))),
+    "conv_act": ("powered", lambda a: jax.nn.gelu(conv(a, "one"))),
+    "dense_act_dense": ("powered", lambda a: dense(jax.nn.gelu(dense(a.reshape(-1), "h")), "o")),
+    "two_acts_apart": ("powered", lambda a: jnp.tanh(conv(a, "one")) + jax.nn.silu(a)),
+    "layernorm": ("coloured", normalised),
+    "pointwise_mlp": (
+        "coloured",
+        lambda a: jnp.tanh(conv(jax.nn.gelu(conv(a, "one", size=1)), "two", size=1)),
+    ),
+    "two_convs": ("adjoint", lambda a: jax.nn.gelu(conv(jax.nn.gelu(conv(a, "one")), "two"))),
+    "squeeze_excite": (
+        "adjoint",
+        lambda a: a * jnp.broadcast_to(jax.nn.sigmoid(spatial_mean(a)), a.shape),
+    ),
+    "convnext": ("adjoint", tails.linen(tails.ConvNeXt)),
+}
+
+
+@table(FORMS)
+def test_the_form_is_proved(row):
+    form, layers = row
+    u, a = scored(layers), jnp.asarray(point(6, 6, 3), jnp.float32)
+    found = [c.name for c in jaxcam.explain_engine(u, a).candidates if c.proof.applies]
+    assert form in found
+    assert choose(form, u, a).name == form
+
+
+# One operation away from the form that is asked for, and the words for it.
+SPOILED = {
+    "second_act": (
+        "powered",
+        "tanh follows sin",
+        lambda a: jnp.tanh(conv(jnp.sin(conv(a, "one")), "two")),
+    ),
+    "act_of_a_chain": (
+        "powered",
+        "exp follows tanh",
+        lambda a: jnp.exp(jax.nn.gelu(conv(a, "one")).sum(0)),
+    ),
+    "product": ("powered", "mul", lambda a: conv(a, "one") * conv(a, "two")),
+    "quotient": ("powered", "div", lambda a: a / (2 + conv(a, "one"))),
+    "softmax": ("powered", "div|softmax|exp", lambda a: jax.nn.softmax(conv(a, "one"), 0)),
+    "act_before_the_pool": (
+        "peeled",
+        "depend on the position",
+        lambda a: jnp.tanh(spatial_mean(jnp.tanh(a))),
+    ),
+    "wide_kernel": (
+        "coloured",
+        "positions meet in tanh",
+        lambda a: jnp.exp(dense(jnp.tanh(conv(a, "one")), "two")),
+    ),
+    "norm_over_positions": (
+        "coloured",
+        "positions meet in",
+        lambda a: programs.normalise(a, (0, 1)),
+    ),
+}
+
+
+@table(SPOILED)
+def test_one_operation_too_many_is_named(row):
+    form, words, layers = row
+    a = jnp.asarray(point(6, 6, 3), jnp.float32)
+    with pytest.raises(NotProved, match=f"engine='{form}'.*({words})"):
+        jaxcam.log_derivatives(scored(layers), a, engine=form)
+
+
+# Tails at random.
+
+CASES = st.tuples(
+    st.sampled_from([(4, 3, 2), (5, 2), (4, 4, 1), (1, 4, 2), (6,), (2, 2, 2, 2), (8, 1)]),
+    test_structure.lines(*programs.EVERY, least=2, most=7),
+)
+
+
+def small_program(chosen):
+    """Make ``u`` of lines; the last bends, so that what is affine before it is seen."""
+    steps = programs.EVERY
+    return test_structure.program((*chosen, ("tanh", 0, 0, 0)), steps, programs.read_out)
+
+
+def at_least_a_map(u, shape):
+    """See a vector as a map of one position."""
+    return u if len(shape) > 1 else lambda a: u(a[None])
+
+
+def check(case, how="jit"):
+    """Hold every exact engine that applies against brute force; give the form that was proved."""
+    shape, chosen = case
+    u, a = at_least_a_map(small_program(chosen), shape), point(*shape)
+    truth = oracles.brute_force(u, a)
+    if not np.isfinite(truth).all():
+        return None
+    proofs = [engine.prove(u, jnp.asarray(a, jnp.float32), engine.name) for engine in ENGINES]
+    for engine, proof in zip(ENGINES, proofs, strict=True):
+        if engine.exact and proof.applies and engine.name != "directional":
+            assert_close(derive(u, a, engine=engine.name, how=how), truth)
+    forms = [p for e, p in zip(ENGINES, proofs, strict=True) if e.name == "adjoint"]
+    assert all(proof.applies for proof in forms), forms[0].words
+    return forms[0].form
+
+
+@pytest.mark.parametrize(
+    "examples", [25, pytest.param(200, marks=pytest.mark.slow)], ids=("few", "many")
+)
+def test_tails_at_random(examples):
+    found = []
+    phases = [Phase.explicit, Phase.generate]  # shrinking would take minutes
+
+    @settings(max_examples=examples, derandomize=True, deadline=None, database=None, phases=phases)
+    @given(CASES)
+    def each(case):
+        found.append(check(case))
+
+    each()
+    assert found.count(None) <= len(found) / 5
+    assert "adjoint" in found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(4, 3, 2), (5, 2)], ids=str)
+@pytest.mark.parametrize("name", programs.EVERY)
+def test_each_step_between_two_bends(name, shape):
+    """After a convolution whose windows run over the ends, and before a bend and one more."""
+    check((shape, [("conv_two_wide", 0, 0, 0), ("weigh_all", 0, 0, 0), (name, 0, 1, 2)]))
+    check((shape, [("silu", 0, 0, 0), ("conv", 0, 0, 0), (name, 0, 1, 2), ("conv", 0, 0, 0)]))
+
+
+# Odd tails, one by one.
+
+KEY = 3
+
+
+def dropped(a):
+    """Drop half of the numbers, by a key made here and by one that is split."""
+    one, two = jax.random.split(jax.random.key(KEY))
+    kept = jax.random.bernoulli(one, 0.5, a.shape).astype(a.dtype)
+    return jnp.tanh(a * kept + jax.random.normal(two, a.shape, a.dtype)) ** 2
+
+
+def downsampled(a):
+    """A residual block that halves the map."""
+    x = conv(jnp.tanh(conv(a, "first", 4, stride=2)), "second", 4)
+    return jnp.tanh(x + conv(a, "shortcut", 4, size=1, stride=2))
+
+
+def channels_first(a):
+    """Convolve with channels first, and channels as if they were places."""
+    x = lax.conv_general_dilated(
+        a.transpose(2, 0, 1)[None], programs.weights("first", a, 4, 3, 3, 3), (1, 1), "SAME"
+    )
+    kernel = programs.weights("second", a, 2, x.shape[2], 3, 3)
+    axes = ("NHCW", "OIHW", "NCHW")
+    return jnp.tanh(
+        lax.conv_general_dilated(jnp.tanh(x), kernel, (1, 1), "SAME", (1, 1), None, axes)
+    )
+
+
+def wrapped(a):
+    """Convolve around the ends, as on a torus."""
+    padded = jnp.pad(jnp.tanh(conv(a, "one")), ((1, 1), (1, 1), (0, 0)), mode="wrap")
+    return jnp.tanh(conv(padded, "two", padding="VALID"))
+
+
+def cropped(a):
+    """Take places away by negative padding."""
+    x = jnp.tanh(conv(a, "crop", size=1, padding=(-2, -1)))
+    return jnp.tanh(conv(x, "two"))
+
+
+def conv_of_itself(a):
+    kernel = a[:2, :2, :, None] * jnp.ones((1, 1, 1, 2), a.dtype)
+    axes = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(a[None], kernel, (1, 1), "SAME", dimension_numbers=axes)
+
+
+def image_filtered(a):
+    image = programs.weights("image", a, 1, 6, 6, 3)
+    axes = ("NHWC", "HWIO", "NHWC")
+    found = lax.conv_general_dilated(
+        image, a[..., None], (1, 1), "VALID", dimension_numbers=axes
+    )  # fmt: skip
+    return jnp.tanh(found)
+
+
+def switched(a):
+    return lax.switch(jnp.argmax(a[0, 0]), [jnp.tanh, jnp.sin, jnp.exp], a)
+
+
+def scanned(a):
+    return lax.scan(lambda c, _: (jnp.tanh(c) * 1.1, c**2), a, None, length=3)[1]
+
+
+def looped_while(a):
+    return lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.sin(c[1])), (0, a))[1]
+
+
+def printed(a):
+    jax.debug.callback(lambda total: None, a.sum())
+    return jnp.tanh(a)
+
+
+def resized(a):
+    return jnp.tanh(jax.image.resize(jnp.tanh(a), (7, 7, a.shape[-1]), "bilinear"))
+
+
+def used_inside_and_outside(a):
+    """A gate that is part of a chain of operations on ``a``, and seen by another."""
+    gate = jax.nn.sigmoid(a)
+    return conv(a * gate, "one") * conv(gate, "two")
+
+
+def in_complex_numbers(a):
+    return jnp.real(jnp.exp(lax.complex(a, a)))
+
+
+def spectrum(a):
+    return jnp.abs(jnp.fft.fft2(a, axes=(0, 1))) ** 2
+
+
+def written_to_a_reference(a):
+    cell = jax.new_ref(jnp.zeros_like(a))
+    cell[...] = a
+    return cell[...] ** 2
+
+
+MAP = (4, 4, 3)
+RIGHT = {
+    "dropped": (dropped, MAP),
+    "cond": (lambda a: lax.cond(a.sum() > 0, jnp.tanh, jnp.sin, a), MAP),
+    "switch": (switched, MAP),
+    "scan": (scanned, MAP),
+    "rounded": (lambda a: jnp.round(3 * a) * a**2, MAP),
+    "gathered": (lambda a: a[jnp.argmax(a[:, 0, 0])] ** 3 * jnp.tanh(a[0]), MAP),
+    "constant": (lambda a: jnp.full((1, 1), 3, a.dtype), MAP),
+    "flat": (jnp.round, MAP),
+    "one_element": (lambda a: jnp.exp(a[1:2, 2, 0]), MAP),
+    "vector": (lambda a: jnp.tanh(jnp.outer(a, a).sum(0)), (5,)),
+    "vector_dense": (lambda a: jnp.tanh(dense(a[None], "vector")), (5,)),
+    "one_place": (lambda a: jnp.tanh(conv(a, "one")), (1, 1, 3)),
+    "one_row": (lambda a: jnp.tanh(conv(jnp.tanh(conv(a, "one")), "two")), (1, 4, 1)),
+    "one_number": (jnp.tanh, (1, 1, 1)),
+    "windows_over_the_ends": (lambda a: jnp.tanh(conv(conv(a, "one"), "two")), (7, 7, 2)),
+    "weighed_between": (
+        lambda a: jnp.tanh(conv(conv(a, "one") * programs.weights("w", a, 7, 7, 1) + 1, "two")),
+        (7, 7, 2),
+    ),
+    "norm_between": (lambda a: jnp.tanh(conv(normalised(conv(a, "one")), "two")), (6, 6, 2)),
+    "cropped": (cropped, MAP),
+    "downsampled": (downsampled, (5, 5, 3)),
+    "dilated": (
+        lambda a: jnp.tanh(conv(jnp.tanh(conv(a, "one", dilation=2)), "two")),
+        (6, 6, 2),
+    ),
+    "grouped": (
+        lambda a: jnp.tanh(conv(jnp.tanh(conv(a, "one", 4, groups=2)), "two", 8, groups=4)),
+        (4, 4, 4),
+    ),
+    "transposed": (
+        lambda a: jnp.tanh(conv(conv(a, "one"), "two", expansion=2, padding=(2, 1))),
+        MAP,
+    ),
+    "batch_twice": (
+        lambda a: jax.vmap(jax.vmap(lambda b: jnp.tanh(conv(b, "one"))))(a[None, None]),
+        MAP,
+    ),
+    "batch_of_two": (
+        lambda a: jax.vmap(lambda b: jnp.tanh(conv(jnp.tanh(b), "one")))(jnp.stack([a, 2 * a])),
+        MAP,
+    ),
+    "channels_first": (channels_first, (5, 4, 3)),
+    "wrapped": (wrapped, MAP),
+    "kernel_varies": (image_filtered, (2, 2, 3)),
+    "both_vary": (conv_of_itself, MAP),
+    "callback": (printed, MAP),
+    "resized": (resized, (3, 3, 2)),
+    "quotient": (lambda a: conv(a, "one") / (2 + jnp.tanh(conv(jnp.tanh(a), "two"))), MAP),
+    "power": (lambda a: jnp.exp(conv(a, "one")) ** jnp.tanh(conv(jnp.tanh(a), "two")), MAP),
+    "used_inside_and_outside": (used_inside_and_outside, MAP),
+    "depthwise": (
+        lambda a: jnp.tanh(conv(jnp.tanh(conv(a, "one", groups=0)), "two", 6, groups=0)),
+        MAP,
+    ),
+    "joined_axes": (
+        lambda a: jnp.tanh(dense(a.reshape(1, -1), "one") + a[..., 0].reshape(1, -1)[:, :3]),
+        MAP,
+    ),
+    "cumprod": (lambda a: jnp.cumprod(a, 0), MAP),
+    "scattered": (lambda a: jnp.tanh(a).at[jnp.array([0, 0, 1])].add(a[:3] ** 2), MAP),
+    "no_rule": (lambda a: lax.lgamma(jnp.exp(a)), MAP),
+    "variance": (lambda a: a.std((0, 1)), MAP),
+}
+
+
+@table(RIGHT)
+@pytest.mark.parametrize(
+    ("engine", "how"),
+    [
+        ("adjoint", "jit"),
+        pytest.param("adjoint", "eager", marks=pytest.mark.slow),
+        pytest.param("auto", "jit", marks=pytest.mark.slow),
+    ],
+    ids=("adjoint", "eager", "auto"),
+)
+def test_odd_tails_are_right(engine, how, row):
+    layers, shape = row
+    a = point(*shape)
+    assert_close(derive(scored(layers), a, engine=engine, how=how), truth(layers, shape))
+
+
+@functools.cache
+def truth(layers, shape):
+    return oracles.brute_force(scored(layers), point(*shape))
+
+
+# What is refused, the words of it, and the same in operations that brute force can differentiate.
+REFUSED = {
+    "while": (looped_while, "[Rr]everse-mode diff", lambda a: jnp.sin(jnp.sin(jnp.sin(a)))),
+    "custom_vjp": (tails.silu_by_hand, "custom_vjp", jax.nn.silu),
+    "complex": (in_complex_numbers, "complex", lambda a: jnp.exp(a) * jnp.cos(a)),
+    "spectrum": (spectrum, "complex", spectrum),
+    "reference": (written_to_a_reference, "[Rr]ef", jnp.square),
+}
+
+
+@table(REFUSED)
+def test_the_rest_is_refused_in_words(row):
+    layers, words, _ = row
+    u, a = scored(layers), jnp.asarray(point(*MAP), jnp.float32)
+    proof = adjoint.prove(u, a)
+    assert not proof.applies
+    assert re.search(words, proof.words)
+    with pytest.raises(NotProved, match=re.escape(proof.words)):
+        jaxcam.log_derivatives(u, a, engine="adjoint")
+
+
+@table(REFUSED)
+def test_auto_is_right_on_the_rest_or_refuses(row):
+    layers, _, same = row
+    try:
+        found = derive(scored(layers), point(*MAP), engine="auto")
+    except JaxcamError:
+        return
+    assert_close(found, truth(same, MAP))
+
+
+def test_complex_numbers_are_refused_where_dtypes_are_promoted():
+    with jax.numpy_dtype_promotion("standard"):
+        a = jnp.asarray(point(*MAP), jnp.float32)
+        for layers in (in_complex_numbers, spectrum):
+            assert "complex" in adjoint.prove(scored(layers), a).words
+
+
+def test_a_number_is_no_map():
+    with pytest.raises(JaxcamError, match="axis"):
+        jaxcam.log_derivatives(jnp.exp, jnp.ones(()))
+
+
+# How it is run.
+
+DEEP = scored(lambda a: jnp.tanh(conv(normalised(jax.nn.gelu(conv(a, "one"))), "two")))
+
+
+@pytest.mark.parametrize("chunk_size", [1, 5, 7, 16, 23, 1000])
+def test_chunks_change_nothing_but_rounding(chunk_size):
+    """16 positions and 3 channels: chunks of positions, of channels, and the last not full."""
+    a = point(*MAP)
+    assert_close(derive(DEEP, a, chunk_size=chunk_size), truth_of_deep(), 1e-12)
+
+
+@functools.cache
+def truth_of_deep():
+    return oracles.brute_force(DEEP, point(*MAP))
+
+
+def test_chunks_that_no_one_asked_for(monkeypatch):
+    """Large maps are dealt out by what fits."""
+    monkeypatch.setattr(sweep, "NUMBERS_AT_ONCE", 100)
+    assert_close(derive(DEEP, point(*MAP)), truth_of_deep())
+
+
+def test_vmap_over_activations_and_weights():
+    def u(a, w):
+        return jnp.tanh(conv(jnp.tanh(a @ w), "one")).sum() ** 2
+
+    a, w = point(2, *MAP), tails.normal("several weights", 2, 3, 3)
+    call = jax.vmap(
+        lambda a, w: jaxcam.log_derivatives(lambda a: u(a, w), a, engine="adjoint", chunk_size=5)
+    )
+    with jax.enable_x64(True):
+        found = jax.jit(call, compiler_options=QUICK)(jnp.asarray(a), jnp.asarray(w))
+    for i in range(2):
+        theirs = oracles.brute_force(lambda a, i=i: u(a, jnp.asarray(w[i], a.dtype)), a[i])
+        assert_close([v[i] for v in found], theirs)
+
+
+SEVERAL = {
+    "deep": DEEP,
+    "attention": scored(tails.attention),
+    "squeeze_excite": scored(FORMS["squeeze_excite"][1]),
+    "softmax": scored(FORMS["gap_dense_softmax"][1]),
+}
+
+
+@table(SEVERAL)
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [("float32", 1e-4), ("bfloat16", 0.1)], ids=("float32", "bfloat16")
+)
+def test_precision(dtype, bound, row):
+    """Half precision gives float32, and errs as the network does."""
+    a = jnp.asarray(point(*MAP), dtype)
+    found = jax.jit(lambda a: jaxcam.log_derivatives(row, a, engine="adjoint"))(a)
+    assert {v.dtype for v in found} == {jnp.dtype("float32")}
+    assert_close(found, oracles.brute_force(row, np.asarray(a, np.float64)), bound)
+
+
+def test_weights_in_half_precision():
+    """The middle of a network runs in bfloat16, a softmax in it that is differentiated whole."""
+    kernel = tails.normal("half", 3, 4) / 2
+
+    def u(a, dtype):
+        hidden = a.astype(dtype) @ jnp.asarray(kernel, dtype)
+        return programs.read_out(jax.nn.softmax(jnp.tanh(hidden), -1).astype(a.dtype))
+
+    a = jnp.asarray(point(4, 3), jnp.float32)
+    found = jaxcam.log_derivatives(lambda a: u(a, jnp.bfloat16), a, engine="adjoint")
+    assert {v.dtype for v in found} == {jnp.dtype("float32")}
+    assert_close(found, oracles.brute_force(lambda a: u(a, a.dtype), point(4, 3)), 0.1)
