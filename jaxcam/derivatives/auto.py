@@ -166,7 +166,7 @@ def _cost(engine: Engine, log_score: LogScore, a: Any) -> float:
     def run(a: Any) -> Any:
         return engine.derive(lambda a: (log_score(a), None), a, chunk_size=None)[0]
 
-    return needs(jax.make_jaxpr(run)(a)).operations
+    return needs(jax.make_jaxpr(run)(a), shared=True).operations
 
 
 def engine_named(name: str) -> Engine:

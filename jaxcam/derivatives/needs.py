@@ -22,8 +22,8 @@ class Needs(NamedTuple):
     operations: int
 
 
-def needs(closed: Any) -> Needs:
-    """Count what a program needs beyond what all its runs share."""
+def needs(closed: Any, *, shared: bool = False) -> Needs:
+    """Count what a program needs beyond what all its runs share, or with that."""
     jaxpr = body(closed)
     equations = _needed(jaxpr)
     last = {var: n for n, equation in enumerate(equations) for var in _variables(equation.invars)}
@@ -31,11 +31,11 @@ def needs(closed: Any) -> Needs:
     alive = {var: _bytes(var) for var in jaxpr.invars}
     varying, most, operations = set(alive), sum(alive.values()), 0
     for n, equation in enumerate(equations):
-        if varying.isdisjoint(_variables(equation.invars)):
+        if not shared and varying.isdisjoint(_variables(equation.invars)):
             continue
         varying.update(equation.outvars)
         alive.update((out, _bytes(out)) for out in equation.outvars)
-        one = _equation(equation)
+        one = _equation(equation, shared=shared)
         operations += one.operations
         most = max(most, sum(alive.values()) + one.bytes)
         alive = {var: size for var, size in alive.items() if last.get(var, -1) > n}
@@ -52,9 +52,9 @@ def _needed(jaxpr: Any) -> list[Any]:
     return equations[::-1]
 
 
-def _equation(equation: Any) -> Needs:
+def _equation(equation: Any, *, shared: bool) -> Needs:
     """Count the operations of one equation, and the bytes that it needs inside."""
-    inside = [needs(sub) for sub in core.jaxprs_in_params(equation.params)]
+    inside = [needs(sub, shared=shared) for sub in core.jaxprs_in_params(equation.params)]
     if inside:
         turns = equation.params.get("length", 1)  # of a scan; of other loops nobody knows
         return Needs(

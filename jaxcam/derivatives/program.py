@@ -90,7 +90,8 @@ def flatten(closed: Any) -> Program:
     """Number the values of a closed jaxpr of one argument; calls are entered.
 
     Raises:
-        TypeError: numbers are complex, of which tangents would keep the real part alone.
+        TypeError: numbers are complex, of which tangents would keep the real part alone, or an
+            array is empty.
     """
     fixed: dict[int, Any] = {}
     operations: list[Operation] = []
@@ -154,6 +155,8 @@ def flatten(closed: Any) -> Program:
     varying = frozenset(i for i, known in level.items() if known is Dependence.VARYING)
     if any(jnp.issubdtype(shapes[i].dtype, jnp.complexfloating) for i in varying):
         raise TypeError("complex numbers have no tangents here")
+    if any(0 in shapes[i].shape for i in varying):
+        raise TypeError("empty arrays have no tangents")
     return Program(tuple(operations), fixed, source, tuple(results), varying, axes, shapes)
 
 

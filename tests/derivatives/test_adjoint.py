@@ -17,7 +17,7 @@ from jax import lax
 from programs import conv, dense, spatial_mean
 
 import jaxcam
-from jaxcam.derivatives import adjoint, sweep
+from jaxcam.derivatives import adjoint, chunks
 from jaxcam.derivatives.auto import ENGINES, choose
 from jaxcam.errors import JaxcamError, NotProved
 
@@ -162,7 +162,7 @@ def check(case, how="jit"):
         if engine.exact and proof.applies and engine.name != "directional":
             assert_close(derive(u, a, engine=engine.name, how=how), truth)
     forms = [p for e, p in zip(ENGINES, proofs, strict=True) if e.name == "adjoint"]
-    assert all(proof.applies for proof in forms), forms[0].words
+    assert all(proof.applies or "empty" in proof.words for proof in forms), forms[0].words
     return forms[0].form
 
 
@@ -441,7 +441,7 @@ def truth_of_deep():
 
 def test_chunks_that_no_one_asked_for(monkeypatch):
     """Large maps are dealt out by what fits."""
-    monkeypatch.setattr(sweep, "NUMBERS_AT_ONCE", 100)
+    monkeypatch.setattr(chunks, "BYTES_AT_ONCE", {jax.default_backend(): 400})
     assert_close(derive(DEEP, point(*MAP)), truth_of_deep())
 
 
