@@ -351,6 +351,12 @@ RIGHT = {
         lambda a: jnp.tanh(dense(a.reshape(1, -1), "one") + a[..., 0].reshape(1, -1)[:, :3]),
         MAP,
     ),
+    "whole_between": (lambda a: jnp.tanh(jnp.cumprod(jnp.tanh(conv(a, "one")), 0)), MAP),
+    "same_summed": (
+        lambda a: jnp.tanh((a + jnp.broadcast_to(spatial_mean(a), a.shape)).sum((0, 1))),
+        MAP,
+    ),
+    "ends_summed": (lambda a: jnp.tanh(conv(a, "one").sum((0, 1))), (6, 6, 2)),
     "cumprod": (lambda a: jnp.cumprod(a, 0), MAP),
     "scattered": (lambda a: jnp.tanh(a).at[jnp.array([0, 0, 1])].add(a[:3] ** 2), MAP),
     "no_rule": (lambda a: lax.lgamma(jnp.exp(a)), MAP),
