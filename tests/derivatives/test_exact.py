@@ -21,14 +21,17 @@ from jaxcam.errors import NotProved
 EXACT = [engine for engine in ENGINES if engine.exact]
 KINDS = ("exp_logit", "softmax")
 BOUND = {"float64": 1e-10, "float32": 1e-4}
+SLOWER = [
+    ("softmax", "float64", "jit"),
+    ("exp_logit", "float32", "jit"),
+    ("softmax", "float32", "jit"),
+    ("exp_logit", "float64", "eager"),
+    ("softmax", "float64", "eager"),
+]
+# Each quick, together many minutes: one mode by default, all of them among the slow tests.
 MODES = [
     ("exp_logit", "float64", "jit"),
-    ("softmax", "float32", "jit"),
-    # Each quick, together many minutes: the other halves of the pairs above.
-    pytest.param(("exp_logit", "float64", "eager"), marks=pytest.mark.slow),
-    pytest.param(("softmax", "float64", "jit"), marks=pytest.mark.slow),
-    pytest.param(("softmax", "float64", "eager"), marks=pytest.mark.slow),
-    pytest.param(("exp_logit", "float32", "jit"), marks=pytest.mark.slow),
+    *(pytest.param(mode, marks=pytest.mark.slow) for mode in SLOWER),
 ]
 BY_NAME = {tail.name: tail for tail in tails.TAILS}
 # For what does not depend on the tail: one with kinks, a smooth one, a loop.
@@ -88,7 +91,7 @@ def test_exact_where_it_applies(engine, tail, mode):
 
 
 @named("tail", tails.TAILS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["exp_logit", pytest.param("softmax", marks=pytest.mark.slow)])
 @named("engine", EXACT)
 def test_refuses_by_name_where_it_does_not_apply(engine, kind, tail):
     found = proof(engine, tail, kind)
