@@ -90,12 +90,15 @@ def measure(tail: Tail, shape: tuple[int, ...], repeats: int) -> dict[str, Any]:
             rows[engine.name]["relative_error"] = relative_error(calls[engine.name](), u, a)
     exact = {engine.name for engine in engines if engine.exact} | {BASE}
     best = min(exact, key=lambda name: rows[name]["seconds"])
+    began = time.perf_counter()
     auto = choose("auto", u, a).engine.name
+    choosing = time.perf_counter() - began
     return {
         "shape": shape,
         "engines": rows,
         "refused": {name: proof.words for name, proof in proofs.items() if not proof.applies},
         "auto": auto,
+        "choosing_seconds": choosing,
         "best_exact": best,
         "auto_over_best": median_ratio(seconds, auto, best),
         "target": {"base": tail.base, "factor": tail.target, **reached(tail, seconds, auto, best)},
