@@ -122,7 +122,7 @@ AFFINE = {
     "conv_lopsided": lambda x, y, z: conv(x, "lopsided", padding=(3, 1)),
     "conv_stride": lambda x, y, z: conv(x, "stride", stride=2),
     "conv_dilated": lambda x, y, z: conv(x, "dilated", dilation=2),
-    "conv_expanded": lambda x, y, z: conv(x, "expanded", expansion=2, padding=(1, 0)),
+    "conv_expanded": lambda x, y, z: conv(x, "expanded", expansion=2, padding=(2, 1)),
     "conv_groups": lambda x, y, z: conv(x, "groups", 4, groups=2),
     "depthwise": lambda x, y, z: conv(x, "depthwise", 0, groups=0),
     "depthwise_twice_wide": lambda x, y, z: conv(x, "wide", 2 * x.shape[-1], groups=0),
