@@ -12,6 +12,7 @@ elements in the same run. Where `directional` would run for over a minute, chunk
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -51,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     chosen = [tail for tail in TAILS if tail.name in (options.tails or [t.name for t in TAILS])]
     result: dict[str, Any] = {
-        "command": "python -m benchmarks.engines",
+        "command": " ".join(["python -m benchmarks.engines", *sys.argv[1:]]),
         "precision": "float32",
         "quick": options.quick,
         "repeats": options.repeats,
