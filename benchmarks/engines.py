@@ -31,8 +31,8 @@ from benchmarks.environment import median_ratio, paired_seconds, write
 from jaxcam.derivatives import directional
 from jaxcam.derivatives.auto import ENGINES, choose
 from jaxcam.derivatives.chunks import fitting, in_chunks
-from jaxcam.derivatives.derive import alone
 from jaxcam.derivatives.needs import needs
+from jaxcam.derivatives.traced import trace
 from jaxcam.types import Engine
 
 BASE = "directional"
@@ -74,7 +74,8 @@ def main() -> None:
 def measure(tail: Tail, shape: tuple[int, ...], repeats: int) -> dict[str, Any]:
     """Measure every engine that applies to one tail."""
     u, a = tail.make(shape[-1]), jax.random.normal(jax.random.key(7), shape)
-    proofs = {engine.name: engine.prove(u, a, engine.name) for engine in ENGINES}
+    traced = trace(u, a)
+    proofs = {engine.name: engine.prove(traced, engine.name) for engine in ENGINES}
     engines = [engine for engine in ENGINES if proofs[engine.name].applies and engine.name != BASE]
     base, about_base = baseline(u, a)
     calls, rows = dict(base), {BASE: about_base}
@@ -92,7 +93,7 @@ def measure(tail: Tail, shape: tuple[int, ...], repeats: int) -> dict[str, Any]:
     exact = {engine.name for engine in engines if engine.exact} | {BASE}
     best = min(exact, key=lambda name: rows[name]["seconds"])
     began = time.perf_counter()
-    auto = choose("auto", u, a).engine.name
+    auto = choose("auto", trace(u, a)).engine.name
     choosing = time.perf_counter() - began
     return {
         "shape": shape,
@@ -160,7 +161,7 @@ def compiled(engine: Engine, u: Partial, a: Array) -> tuple[Callable[[], Any], d
     """Compile an engine with weights and activations as arguments."""
 
     def run(u: Partial, a: Array) -> Any:
-        return engine.derive(alone(u), a, chunk_size=None)[0]
+        return engine.derive(trace(u, a), a)[0]
 
     call, about = compile_call(run, u, a)
     return call, {**about, "operations": needs(jax.make_jaxpr(run)(u, a)).operations}
@@ -206,7 +207,7 @@ def growth(tail: Tail, channels: int, sizes: tuple[int, int], repeats: int) -> d
     engines, seconds = [], []
     for size in sizes:
         u, a = tail.make(channels), jax.random.normal(jax.random.key(7), (size, size, channels))
-        engine = choose("auto", u, a).engine
+        engine = choose("auto", trace(u, a)).engine
         engines.append(engine.name)
         if engine.name == BASE:
             calls, about = baseline(u, a)

@@ -21,6 +21,7 @@ from jaxcam.average import Average, Sample
 from jaxcam.derivatives.auto import engine_named
 from jaxcam.derivatives.bell import bell, raw, unit
 from jaxcam.derivatives.layout import scan_in_order
+from jaxcam.derivatives.traced import trace
 from jaxcam.plan import Network, check_network, plan
 from jaxcam.precision import widen
 from jaxcam.targets import Target
@@ -208,13 +209,14 @@ def _differentiate(
 ) -> tuple[LogDerivatives, tuple[Array, Array]]:
     """Differentiate the score of one example, and give the scores and ``u`` on the way."""
 
-    def score(wide: Array) -> tuple[Array, tuple[Array, Array]]:
+    def score(wide: Array, x: Array, index: Array) -> tuple[Array, tuple[Array, Array]]:
         scores = network.scores(wide.astype(a.dtype), x)
         u = widen(network.target.log_score(scores, index))
         return u, (scores, u)
 
-    engine = engine_named(report.engine)
-    return engine.derive(score, widen(a), chunk_size=settings.chunk_size)
+    arguments = (widen(a), x, index)
+    traced = trace(score, *arguments, chunk_size=settings.chunk_size)
+    return engine_named(report.engine).derive(traced, *arguments)
 
 
 def _unit(method: Method, found: LogDerivatives) -> Array:

@@ -12,6 +12,7 @@ from jax import Array
 
 from jaxcam.derivatives.auto import Choice, choose
 from jaxcam.derivatives.structure import Dependence, Structure, analyse
+from jaxcam.derivatives.traced import trace
 from jaxcam.errors import JaxcamError, fail
 from jaxcam.precision import wide_dtype
 from jaxcam.targets import Target
@@ -54,8 +55,9 @@ def plan(network: Network, a: Array, x: Array, index: Array, method: Method, eng
     def score(wide: Array, x: Array) -> Array:
         return network.log_score(wide.astype(a.dtype), x, index[0]).astype(wide.dtype)
 
-    structure = analyse(score, one, x[0])
-    choice = choose(engine, lambda wide: score(wide, x[0]), one, order=method.order)
+    traced = trace(score, one, x[0])
+    structure = traced.once(analyse)
+    choice = choose(engine, traced, order=method.order)
     _check_question(structure, choice, network.target, method)
     still = structure.gradient is structure.on_context is Dependence.NONE
     return Report(

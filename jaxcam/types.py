@@ -12,12 +12,10 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 from jax import Array
+from jax.extend import core
 
 LogScore = Callable[[Array], Array]
 """One example's scalar ``u`` as a function of its activations ``a: [*spatial, k]``."""
-
-ScoreAndMore = Callable[[Array], tuple[Array, Any]]
-"""The same, with what else its forward pass gives: ``a -> (u, more)``."""
 
 
 class Split(NamedTuple):
@@ -98,6 +96,37 @@ class Derivatives(NamedTuple):
     d3: Array
 
 
+class Traced(NamedTuple):
+    """A score ``(a, *context) -> (u, more)``, traced once; see `jaxcam.derivatives.traced`.
+
+    closed: its jaxpr, ``(a, *context) -> [u, *more]``. more: the structure of what the forward pass
+    gives beside ``u``. arguments: shapes and dtypes of ``a`` and the context. chunk_size: how many
+    elements may be differentiated at once. known: what was found out about it so far.
+    """
+
+    closed: Any
+    more: Any
+    arguments: tuple[jax.ShapeDtypeStruct, ...]
+    chunk_size: int | None
+    known: dict[Any, Any]
+
+    @property
+    def a(self) -> jax.ShapeDtypeStruct:
+        """The shape and dtype of the activations."""
+        return self.arguments[0]
+
+    def __call__(self, *arguments: Any) -> tuple[Array, Any]:
+        """Give ``u`` and what comes with it."""
+        u, *more = core.jaxpr_as_fun(self.closed)(*arguments)
+        return u, jax.tree.unflatten(self.more, more)
+
+    def once(self, find: Callable[["Traced"], Any]) -> Any:
+        """Find something out about the score, or look up what was found before."""
+        if find not in self.known:
+            self.known[find] = find(self)
+        return self.known[find]
+
+
 class Proof(NamedTuple):
     """Whether an engine applies to a score, and the reason in words, either way.
 
@@ -110,23 +139,18 @@ class Proof(NamedTuple):
 
 
 class Prover(Protocol):
-    """``prove(log_score, a, name)``: does the engine apply, in the form that is asked for by name?
+    """``prove(traced, name)``: does the engine apply, in the form that is asked for by name?"""
 
-    Traces only; ``a`` may be abstract.
-    """
-
-    def __call__(self, log_score: LogScore, a: Any, name: str, /) -> Proof: ...
+    def __call__(self, traced: Traced, name: str, /) -> Proof: ...
 
 
 class Deriver(Protocol):
-    """``derive(score, a, chunk_size=...)``: the derivatives along every element of ``a``.
+    """``derive(traced, a, *context)``: the derivatives along every element of ``a``.
 
     ``more`` comes along from the forward pass that an engine makes in any case.
     """
 
-    def __call__(
-        self, score: ScoreAndMore, a: Array, /, *, chunk_size: int | None
-    ) -> tuple[LogDerivatives, Any]: ...
+    def __call__(self, traced: Traced, /, *arguments: Array) -> tuple[LogDerivatives, Any]: ...
 
 
 class Engine(NamedTuple):

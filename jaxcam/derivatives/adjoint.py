@@ -14,130 +14,48 @@ affine behind the last bend costs nothing. Tangents are kept small: see tangents
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.extend import core
 
-from jaxcam.derivatives import rules
-from jaxcam.derivatives.layout import with_plain_convolutions
-from jaxcam.derivatives.program import Graph, Node, as_function, evaluate, flatten, graph, slope_at
-from jaxcam.derivatives.refusal import BILINEAR, LINEAR, where
-from jaxcam.derivatives.structure import (
-    Dependence,
-    body,
-    constant_axes,
-    dependence,
-    operations,
-    run,
-)
-from jaxcam.derivatives.sweep import POSITION, arguments_used, sweep
+from jaxcam.derivatives.bends import Point, at_point, bends
+from jaxcam.derivatives.merge import merged
+from jaxcam.derivatives.program import Node, Operation
+from jaxcam.derivatives.rules import LINEAR, axes_before
+from jaxcam.derivatives.step import Step
+from jaxcam.derivatives.structure import operations, run
+from jaxcam.derivatives.survey import FORMS, Survey, against, in_words, positions_meet, survey
+from jaxcam.derivatives.sweep import POSITION, divide, sweep
 from jaxcam.derivatives.tangents import (
     Element,
     Tangent,
-    Term,
     collect,
     dense,
     multiplied,
-    one_of_each,
     scaled,
     spread_all,
+    summed,
     times,
     total,
     unit_vector,
 )
-from jaxcam.types import Engine, LogDerivatives, LogScore, Proof, ScoreAndMore
+from jaxcam.types import Engine, LogDerivatives, Proof, Traced
 
-Key = tuple[int, ...]
-"""Along which operands a partial derivative is taken: ``(0, 1)`` is ``d^2 f / dx_0 dx_1``."""
-
-
-class Bends(NamedTuple):
-    """The graph of a score, and for each pointwise node its partial derivatives that are not
-    proved zero, up to the third, as functions; with the axes along which each is constant.
-    """
-
-    graph: Graph
-    partials: dict[int, dict[Key, tuple[Callable[..., Any], frozenset[int]]]]
-
-    @property
-    def bending(self) -> list[int]:
-        """Number the nodes that have a second derivative."""
-        return [i for i, node in self.graph.nodes.items() if self.bends(node)]
-
-    def bends(self, node: Node) -> bool:
-        """Say whether a node has a second derivative."""
-        if node.kind == "pointwise":
-            return any(len(key) > 1 for key in self.partials[node.result])
-        return node.kind == "curved"
+Watch = Callable[[Node, list[Tangent]], None]
+"""Is shown every node that bends, and the tangents that meet in it."""
 
 
-def bends(found: Graph) -> Bends:
-    """Find the partial derivatives of all pointwise nodes."""
-    nodes = found.nodes.items()
-    return Bends(found, {i: _partials(found, n) for i, n in nodes if n.kind == "pointwise"})
+class Way(NamedTuple):
+    """What is carried along one element: the first and the second tangent of any value."""
 
-
-def _partials(found: Graph, node: Node) -> dict[Key, tuple[Callable[..., Any], frozenset[int]]]:
-    program = found.program
-    whole = as_function(node)
-    shapes = [program.shapes[i] for i in whole.numbers]
-    constant = [program.constant[i] for i in whole.numbers]
-    known: dict[Key, Callable] = {(): whole.function}
-    traced: dict[Key, Any] = {(): body(jax.make_jaxpr(whole.function)(*shapes))}
-    result = {}
-    for order in (1, 2, 3):
-        for key in itertools.combinations_with_replacement(range(len(node.operands)), order):
-            before = key[:-1]
-            if before not in known or not _depends(traced[before], key[-1]):
-                continue
-            known[key] = slope_at(known[before], key[-1])
-            traced[key] = body(jax.make_jaxpr(known[key])(*shapes))
-            (axes,) = constant_axes(traced[key], constant)
-            result[key] = (known[key], axes)
-    return result
-
-
-def _depends(jaxpr: Any, place: int) -> bool:
-    none, varying = Dependence.NONE, Dependence.VARYING
-    levels = [varying if i == place else none for i in range(len(jaxpr.invars))]
-    return dependence(jaxpr, levels) == [varying]
-
-
-class Point(NamedTuple):
-    """Everything at the point ``a`` that does not depend on the element."""
-
-    bends: Bends
-    values: dict[int, Any]
-    adjoints: dict[int, Array]
-    partials: dict[int, dict[Key, Array]]
-    dtype: jnp.dtype
-
-
-def at_point(found: Bends, a: Array) -> tuple[Point, Array, list[Any]]:
-    """Make the one pass forward and backward: the point, ``u1``, and what else the score gives."""
-    program = found.graph.program
-    shifts = {i: jnp.zeros(program.shapes[i].shape, a.dtype) for i in found.bending}
-
-    def forward(a: Array, shifts: dict[int, Array]) -> tuple[Array, tuple[dict, list]]:
-        values = evaluate(found.graph, a, shifts)
-        more = [values[i] for i in program.results[1:]]
-        known = {i: v for i, v in values.items() if i not in program.fixed}
-        return values[program.results[0]].astype(a.dtype), (known, more)
-
-    gradient = jax.grad(forward, argnums=(0, 1), has_aux=True)
-    (u1, adjoints), (known, more) = with_plain_convolutions(gradient)(a, shifts)
-    values = {**program.fixed, **known}
-    partials = {}
-    for number, functions in found.partials.items():
-        arguments = [values[i] for i in as_function(found.graph.nodes[number]).numbers]
-        partials[number] = {
-            key: one_of_each(function(*arguments), axes).astype(a.dtype)
-            for key, (function, axes) in functions.items()
-        }
-    return Point(found, values, adjoints, partials, a.dtype), u1, more
+    point: Point
+    element: Element
+    first: Callable[[int], Tangent]
+    second: Callable[[int], Tangent]
 
 
 def second_and_third(
@@ -145,12 +63,12 @@ def second_and_third(
     element: Element,
     *,
     waist: tuple[int, Array] | None = None,
-    watch: Callable[[Node, list[Tangent]], None] | None = None,
+    watch: Watch | None = None,
 ) -> tuple[Array, Array]:
     """Give ``u2`` and ``u3`` along one element.
 
     waist: a value on every way from ``a`` to a bend, and its tangent, if they start from there
-    (peeled.py). watch: is shown what meets at each bend.
+    (peeled.py).
     """
     nodes = point.bends.graph.nodes
     source = point.bends.graph.program.source
@@ -160,9 +78,7 @@ def second_and_third(
 
     @functools.cache
     def first(number: int) -> Tangent:
-        if number in given:
-            return given[number]
-        return _first(point, nodes[number], first, element)
+        return given[number] if number in given else _carried(way, nodes[number], first)
 
     @functools.cache
     def second(number: int) -> Tangent:
@@ -170,13 +86,18 @@ def second_and_third(
             return []
         node = nodes[number]
         if node.kind == "curved":
-            return [dense(_curved(point, node, first, second, element).second)]
-        return collect([*_first(point, node, second, element), *quadratic(number)], element)
+            return [dense(curved(number).second)]
+        return collect([*_carried(way, node, second), *quadratic(number)], element)
 
     @functools.cache
     def quadratic(number: int) -> Tangent:
-        return _quadratic(point, nodes[number], first, element)
+        return _quadratic(way, nodes[number])
 
+    @functools.cache
+    def curved(number: int) -> Curved:
+        return _curved(way, nodes[number])
+
+    way = Way(point, element, first, second)
     u2, u3 = jnp.zeros((), point.dtype), jnp.zeros((), point.dtype)
     for number in point.bends.bending:
         node = nodes[number]
@@ -184,13 +105,11 @@ def second_and_third(
         if watch is not None:
             watch(node, [first(i) for i in node.operands])
         if node.kind == "curved":
-            found = _curved(point, node, first, second, element)
-            u2 = u2 + jnp.vdot(weight, found.quadratic, precision="highest")
-            u3 = u3 + jnp.vdot(weight, found.cubic, precision="highest")
-            continue
-        cubic = _cubic(point, node, first, second, element)
-        u2 = u2 + _sum(quadratic(number), weight, element)
-        u3 = u3 + _sum(cubic, weight, element)
+            u2 = u2 + jnp.vdot(weight, curved(number).quadratic, precision="highest")
+            u3 = u3 + jnp.vdot(weight, curved(number).cubic, precision="highest")
+        else:
+            u2 = u2 + _sum(quadratic(number), weight, element)
+            u3 = u3 + _sum(_cubic(way, node), weight, element)
     return u2, u3
 
 
@@ -201,10 +120,9 @@ def _sum(tangent: Tangent, weight: Array, element: Element) -> Array:
     )
 
 
-def _first(
-    point: Point, node: Node, tangent: Callable[[int], Tangent], element: Element
-) -> Tangent:  # fmt: skip
+def _carried(way: Way, node: Node, tangent: Callable[[int], Tangent]) -> Tangent:
     """Carry tangents through a node by its first derivative."""
+    point, element = way.point, way.element
     if node.kind == "pointwise":
         slopes = point.partials[node.result]
         moved = [
@@ -215,49 +133,80 @@ def _first(
         ]
         return collect(moved, element)
     if node.kind == "curved":
-        operands = [_whole(point, tangent(i), i, element) for i in node.operands]
         function, at = _as_array_function(point, node)
+        operands = [_whole(way, tangent, i) for i in node.operands]
         moved = tuple(v.astype(x.dtype) for v, x in zip(operands, at, strict=True))
         return [dense(jax.jvp(function, at, moved)[1].astype(point.dtype))]
     (operation,) = node.operations
-    values = [point.values[i] for i in operation.operands]
-    rule = rules.LINEAR[operation.name]
+    if operation.name == "reduce_sum":
+        over = operation.equation.params["axes"]
+        return _through(way, operation, lambda number: _summed(way, tangent, number, over))
+    return _through(way, operation, tangent)
+
+
+def _through(
+    way: Way, operation: Operation, tangent: Callable[[int], Tangent], over: Sequence[int] = ()
+) -> Tangent:
+    """Carry tangents through a linear operation; ``over``: axes of its result of size one now."""
+    values = [way.point.values[i] for i in operation.operands]
+    full = operation.equation.outvars[0].aval.shape
+    shape = tuple(1 if i in over else size for i, size in enumerate(full))
+    rule = LINEAR[operation.name]
     moved = [
-        rule(term, rules.Step(operation.equation, values, place, element))
+        rule(term, Step(operation.equation, values, place, way.element, shape))
         for place, number in enumerate(operation.operands)
-        if number in point.bends.graph.program.varying
+        if number in way.point.bends.graph.program.varying
         for term in tangent(number)
     ]
-    return collect(moved, element)
+    return collect(moved, way.element)
 
 
-def _quadratic(
-    point: Point, node: Node, first: Callable[[int], Tangent], element: Element
-) -> Tangent:  # fmt: skip
+def _summed(
+    way: Way, tangent: Callable[[int], Tangent], number: int, over: Sequence[int]
+) -> Tangent:
+    """Sum the tangent of a value over axes, which keep the size one.
+
+    Ahead of products with matrices and of sums of two branches where the two can change places:
+    the product is then one of a single place. A bend has its say first.
+    """
+    node, point = way.point.bends.graph.nodes.get(number), way.point
+    if node is not None and node.kind == "linear":
+        (operation,) = node.operations
+        place = operation.operands.index(node.operands[0])
+        before = axes_before(operation.equation, place, over)
+        if before is not None:
+            return _through(way, operation, lambda i: _summed(way, tangent, i, before), over)
+    if node is not None and node.kind == "pointwise" and not point.bends.bends(node):
+        slopes = point.partials[number]
+        if all(slope.shape[i] == 1 for slope in slopes.values() for i in over):
+            moved = [
+                times(term, slope, way.element)
+                for (k,), slope in slopes.items()
+                for term in _summed(way, tangent, node.operands[k], over)
+            ]
+            return collect(moved, way.element)
+    return [summed(term, over, way.element) for term in tangent(number)]
+
+
+def _quadratic(way: Way, node: Node) -> Tangent:
     """Give ``f''[J, J]`` of a node; nothing where it does not bend."""
     found = []
-    for key, partial in point.partials.get(node.result, {}).items():
+    for key, partial in way.point.partials.get(node.result, {}).items():
         if len(key) == 2:
-            j, k = (first(node.operands[i]) for i in key)
+            j, k = (way.first(node.operands[i]) for i in key)
             often = 1 if key[0] == key[1] else 2
             found += [
-                times(scaled(term, often), partial, element)
-                for term in multiplied(j, k, element)
-            ]  # fmt: skip
-    return collect(found, element)
+                times(scaled(term, often), partial, way.element)
+                for term in multiplied(j, k, way.element)
+            ]
+    return collect(found, way.element)
 
 
-def _cubic(
-    point: Point,
-    node: Node,
-    first: Callable[[int], Tangent],
-    second: Callable[[int], Tangent],
-    element: Element,
-) -> Tangent:
+def _cubic(way: Way, node: Node) -> Tangent:
     """Give ``f'''[J, J, J] + 3 f''[J, Z]`` of a pointwise node."""
-    found = []
-    for key, partial in point.partials[node.result].items():
-        tangents = [first(node.operands[i]) for i in key]
+    found, element = [], way.element
+    for key, partial in way.point.partials[node.result].items():
+        tangents = [way.first(node.operands[i]) for i in key]
         if len(key) == 3:
             both = multiplied(tangents[0], tangents[1], element)
             terms = multiplied(both, tangents[2], element)
@@ -265,10 +214,10 @@ def _cubic(
             found += [times(scaled(term, often), partial, element) for term in terms]
         if len(key) == 2:
             for place in range(2 if key[0] != key[1] else 1):
-                bent = second(node.operands[key[1 - place]])
+                bent = way.second(node.operands[key[1 - place]])
                 terms = multiplied(tangents[place], bent, element)
                 found += [times(scaled(term, 3), partial, element) for term in terms]
-    return collect(found, element)
+    return found
 
 
 class Curved(NamedTuple):
@@ -279,32 +228,26 @@ class Curved(NamedTuple):
     cubic: Array
 
 
-def _curved(
-    point: Point,
-    node: Node,
-    first: Callable[[int], Tangent],
-    second: Callable[[int], Tangent],
-    element: Element,
-) -> Curved:
+def _curved(way: Way, node: Node) -> Curved:
     """Differentiate a node three times along the parabola ``x + t J + t^2 Z / 2`` of its operand.
 
     The third derivative along it is ``f'''[J, J, J] + 3 f''[J, Z]``.
     """
-    function, at = _as_array_function(point, node)
-    j = [_whole(point, first(i), i, element) for i in node.operands]
-    z = [_whole(point, second(i), i, element) for i in node.operands]
+    function, at = _as_array_function(way.point, node)
+    j = [_whole(way, way.first, i) for i in node.operands]
+    z = [_whole(way, way.second, i) for i in node.operands]
 
     def along(t: Array, bend: float) -> Array:
         moved = [
             x + (t * v + bend * t * t / 2 * w).astype(x.dtype)
             for x, v, w in zip(at, j, z, strict=True)
         ]
-        return function(*moved).astype(point.dtype)
+        return function(*moved).astype(way.point.dtype)
 
     def derivative(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
         return lambda t: jax.jvp(function, (t,), (jnp.ones_like(t),))[1]
 
-    zero = jnp.zeros((), point.dtype)
+    zero = jnp.zeros((), way.point.dtype)
     straight = derivative(derivative(lambda t: along(t, 0.0)))
     bent = derivative(derivative(lambda t: along(t, 1.0)))
     return Curved(straight(zero), bent(zero), derivative(bent)(zero))
@@ -323,104 +266,65 @@ def _as_array_function(point: Point, node: Node) -> tuple[Callable[..., Array], 
     return function, tuple(point.values[i] for i in node.operands)
 
 
-def _whole(point: Point, tangent: Tangent, number: int, element: Element) -> Array:
-    """Store a tangent whole, in the dtype of its value."""
-    shape = point.bends.graph.program.shapes[number]
-    zero = jnp.zeros(shape.shape, point.dtype)
-    return sum((spread_all(term, element).values for term in tangent), start=zero)
+def _whole(way: Way, tangent: Callable[[int], Tangent], number: int) -> Array:
+    """Store the tangent of a value whole."""
+    shape = way.point.bends.graph.program.shapes[number]
+    zero = jnp.zeros(shape.shape, way.point.dtype)
+    return sum((spread_all(term, way.element).values for term in tangent(number)), start=zero)
 
 
-def derive(
-    score: ScoreAndMore, a: Array, *, chunk_size: int | None = None
-) -> tuple[LogDerivatives, Any]:
-    """Differentiate along every element, ``chunk_size`` of them at a time."""
-    closed, shape = jax.make_jaxpr(score, return_shape=True)(a)
-    point, u1, more = at_point(bends(graph(flatten(closed))), a)
-
-    def along(coordinates: tuple[Array, ...]) -> tuple[Array, Array]:
-        return second_and_third(point, Element(coordinates, a.shape, {}))
-
-    u2, u3 = sweep(along, a.shape, chunk_size)
-    more = jax.tree.unflatten(jax.tree.structure(shape[1]), more)
-    return LogDerivatives(u1, u2, u3), more
-
-
-class Survey(NamedTuple):
-    """What the tangents of a score look like.
-
-    bending: the operations that bend, in words. chained: two of them of which one follows the
-    other, if there are. elementwise: whether each has one operand and works element by element.
-    met: an operation in which tangents of different positions meet, if there is one. placed:
-    whether the derivatives depend on the position.
+class Carried(NamedTuple):
+    """The derivatives as a program ``(a, *context) -> [u1, u2, u3, *more]``, and a survey of the
+    tangents in it.
     """
 
-    bending: tuple[str, ...]
-    elementwise: bool
-    chained: tuple[str, str] | None
-    met: str | None
-    placed: bool
+    closed: core.ClosedJaxpr
+    survey: Survey
 
 
-def survey(log_score: LogScore, a: Any) -> Survey:
-    """Trace the tangents of a score, and see what they look like."""
-    closed = jax.make_jaxpr(lambda a: (log_score(a), None))(a)
-    found = bends(graph(flatten(closed)))
-    met: list[str] = []
+def carried(traced: Traced) -> Carried:
+    """Trace the derivatives along every element, ``chunk_size`` of them at a time."""
+    found = traced.once(bends)
+    rank = len(traced.a.shape)
+    met: list[Node] = []
+    placed: list[bool] = []
 
-    def watch(node: Node, tangents: list[Tangent]) -> None:
-        apart = all(_apart(term, len(a.shape)) for tangent in tangents for term in tangent)
-        if not apart or node.kind == "curved":
-            met.append(_words(node))
+    def derivatives(a: Array, *context: Array) -> list[Array]:
+        point, u1, more = at_point(found, a, *context)
 
-    def traced(a: Array) -> Array:
-        point, _, _ = at_point(found, a)
+        def watch(node: Node, tangents: list[Tangent]) -> None:
+            if positions_meet(node, tangents, rank):
+                met.append(node)
 
         def along(coordinates: tuple[Array, ...]) -> tuple[Array, Array]:
             return second_and_third(point, Element(coordinates, a.shape, {}), watch=watch)
 
-        return jnp.zeros((int(POSITION in arguments_used(along, a.shape)),))
+        parts = divide(along, a.shape)
+        placed.append(POSITION in parts.moved)
+        return [u1, *sweep(parts, a.shape, traced.chunk_size), *more]
 
-    placed = bool(jax.eval_shape(traced, a).shape[0])
-    nodes = found.graph.nodes
-    bending = {i: _words(nodes[i]) for i in found.bending}
-    elementwise = all(nodes[i].kind == "pointwise" and len(nodes[i].operands) == 1 for i in bending)
-    chained = _chained(found)
-    pair = None if chained is None else (bending[chained[0]], bending[chained[1]])
-    return Survey(tuple(bending.values()), elementwise, pair, met[0] if met else None, placed)
+    closed = merged(derivatives, *traced.arguments)
+    return Carried(closed, survey(found, met, placed=any(placed)))
 
 
-def _apart(term: Term, rank: int) -> bool:
-    """Say whether the tangents of two positions have no place in common."""
-    single = [axis.step for axis in term.axes if axis.kind == "window" and axis.size == 1]
-    return all(any(step[d] for step in single) for d in range(rank - 1))
+def derive(traced: Traced, *arguments: Array) -> tuple[LogDerivatives, Any]:
+    """Differentiate along every element."""
+    found = core.jaxpr_as_fun(traced.once(carried).closed)(*arguments)
+    return LogDerivatives(*found[:3]), jax.tree.unflatten(traced.more, found[3:])
 
 
-def _chained(found: Bends) -> tuple[int, int] | None:
-    """Find a bending node that follows another."""
-    follows: dict[int, int] = {}
-    bending = set(found.bending)
-    for number, node in found.graph.nodes.items():
-        earlier = next((i if i in bending else follows[i] for i in node.operands
-                        if i in bending or i in follows), None)  # fmt: skip
-        if earlier is not None:
-            if number in bending:
-                return earlier, number
-            follows[number] = earlier
-    return None
+def surveyed(traced: Traced) -> Survey | str:
+    """Survey a score, or say why it has no tangents."""
+    if "custom_vjp_call" in operations(traced.closed):
+        return "a hand-written reverse rule (custom_vjp) has no forward derivative"
+    try:
+        return traced.once(carried).survey
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        return f"{type(error).__name__} while tracing the tangents: {reason}"
 
 
-def _words(node: Node) -> str:
-    """Name a node; a chain by its last operation that is more than a sum or a product."""
-    plain = LINEAR | BILINEAR
-    telling = [o for o in node.operations if o.call or o.name not in plain]
-    last = (telling or node.operations)[-1]
-    return where(last.equation, last.call)
-
-
-FORMS = ("powered", "coloured")
-
-
-def prove(log_score: LogScore, a: Any, name: str = "adjoint") -> Proof:
+def prove(traced: Traced, name: str = "adjoint") -> Proof:
     """Trace the tangents: any operation will do that JAX differentiates forward three times.
 
     The named forms are those in which tangents cost least:
@@ -429,53 +333,14 @@ def prove(log_score: LogScore, a: Any, name: str = "adjoint") -> Proof:
       with the k-th powers of the kernel.
     - ``coloured``: tangents of different positions have no place in common where anything bends.
     """
-    found = surveyed(log_score, a)
+    found = traced.once(surveyed)
     if isinstance(found, str):
         return Proof(False, found)
-    against = _against(found)
-    form = next((form for form in FORMS if against[form] is None), "adjoint")
+    reasons = against(found)
     if name in FORMS:
-        reason = against[name]
-        return Proof(reason is None, reason or _for(name, found), name)
-    return Proof(True, _for(form, found), form)
-
-
-def surveyed(log_score: LogScore, a: Any) -> Survey | str:
-    """Survey a score, or say why it has no tangents."""
-    closed = jax.make_jaxpr(log_score)(a)
-    if "custom_vjp_call" in operations(body(closed)):
-        return "a hand-written reverse rule (custom_vjp) has no forward derivative"
-    try:
-        return survey(log_score, a)
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        return f"{type(error).__name__} while tracing the tangents: {reason}"
-
-
-def _against(found: Survey) -> dict[str, str | None]:
-    """Say for each form what speaks against it."""
-    powered = None
-    if found.chained:
-        powered = f"{found.chained[1]} follows {found.chained[0]}, and both bend"
-    elif not found.elementwise:
-        powered = f"not one elementwise operation: {found.bending[0]}"
-    return {
-        "powered": powered,
-        "coloured": found.met and f"positions meet in {found.met}",
-    }
-
-
-def _for(form: str, found: Survey) -> str:
-    """Say what was proved."""
-    if not found.bending:
-        return "nothing bends, so that the second and third derivatives are zero"
-    bending = ", ".join(dict.fromkeys(found.bending))
-    return {
-        "powered": f"one bend on every way to the score ({bending}): transposed passes with the "
-        "squares and cubes of what is affine before it",
-        "coloured": f"positions never meet where anything bends ({bending})",
-        "adjoint": f"tangents up to the last bend, one shared backward pass; what bends: {bending}",
-    }[form]
+        return Proof(reasons[name] is None, reasons[name] or in_words(name, found), name)
+    form = next((form for form in FORMS if reasons[form] is None), "adjoint")
+    return Proof(True, in_words(form, found), form)
 
 
 ENGINE = Engine("adjoint", exact=True, prove=prove, derive=derive, forms=FORMS)

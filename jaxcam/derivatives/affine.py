@@ -8,14 +8,13 @@ selections alone, it is constant on each piece.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxcam.derivatives.gradient import gradient
 from jaxcam.derivatives.refusal import first_nonlinear
 from jaxcam.derivatives.structure import Dependence, analyse
-from jaxcam.types import Engine, LogDerivatives, LogScore, Proof, ScoreAndMore
+from jaxcam.types import Engine, LogDerivatives, Proof, Traced
 
 WORDS = {
     Dependence.NONE: "affine: the gradient does not depend on the activations at all",
@@ -24,24 +23,20 @@ WORDS = {
 }
 
 
-def prove(log_score: LogScore, a: Any, name: str = "") -> Proof:
+def prove(traced: Traced, name: str = "") -> Proof:
     """Prove ``u2 = u3 = 0`` from the jaxpr of the gradient."""
     del name
-    found = analyse(log_score, a)
+    found = traced.once(analyse)
     if found.error:
         return Proof(False, f"the gradient cannot be traced: {found.error}")
     if found.gradient in WORDS:
         return Proof(True, WORDS[found.gradient])
-    culprit = first_nonlinear(jax.make_jaxpr(log_score)(a))
-    return Proof(False, f"not proved piecewise affine: {culprit}")
+    return Proof(False, f"not proved piecewise affine: {first_nonlinear(traced.closed)}")
 
 
-def derive(
-    score: ScoreAndMore, a: Array, *, chunk_size: int | None = None
-) -> tuple[LogDerivatives, Any]:
+def derive(traced: Traced, *arguments: Array) -> tuple[LogDerivatives, Any]:
     """Take one gradient; the rest is zero by the proof."""
-    del chunk_size  # one pass has no chunks
-    u1, more = gradient(score, a)
+    u1, more = gradient(traced, *arguments)
     return LogDerivatives(u1, jnp.zeros_like(u1), jnp.zeros_like(u1)), more
 
 

@@ -1,10 +1,13 @@
 """Which engine serves a score: by name, or the cheapest exact one that proves its condition."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+from jax.extend import core
 
 from jaxcam.derivatives import (
     adjoint,
@@ -16,8 +19,9 @@ from jaxcam.derivatives import (
     power,
 )
 from jaxcam.derivatives.needs import needs
+from jaxcam.derivatives.traced import trace
 from jaxcam.errors import NotProved, fail, message
-from jaxcam.types import Engine, LogScore, Proof
+from jaxcam.types import Engine, LogDerivatives, LogScore, Proof, Traced
 
 ENGINES: tuple[Engine, ...] = (
     affine.ENGINE,
@@ -29,39 +33,41 @@ ENGINES: tuple[Engine, ...] = (
 )
 """Every engine that can be asked for. A new one is one file and one line here."""
 
+Derive = Callable[..., tuple[LogDerivatives, Any]]
+
 NAMES = ("auto", *(name for engine in ENGINES for name in (engine.name, *engine.forms)))
 
 
-class Choice(NamedTuple):
-    """The engine taken, its proof, and why other exact ones were not."""
-
-    engine: Engine
-    proof: Proof
-    refused: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The engine's name, or that of the special case that was proved."""
-        return self.proof.form or self.engine.name
-
-
 class Candidate(NamedTuple):
-    """One engine, whether it applies, why or why not, and how many operations it makes."""
+    """One engine, whether it applies, why or why not, and, if so, the program that it makes.
+
+    name: the engine's, or that of the special case that was proved. operations: of the program.
+    """
 
     engine: Engine
+    name: str
     proof: Proof
-    operations: float | None
+    operations: float | None = None
+    program: Derive | None = None
 
-    @property
-    def name(self) -> str:
-        """The engine's name, or that of the special case that was proved."""
-        return self.proof.form or self.engine.name
+
+class Choice(NamedTuple):
+    """The engine taken, and why other exact ones were not.
+
+    derive: ``(a, *context) -> (derivatives of u, more)``, traced already.
+    """
+
+    engine: Engine
+    name: str
+    proof: Proof
+    derive: Derive
+    refused: tuple[str, ...] = ()
 
 
 class Decision(NamedTuple):
-    """Every engine, and which one ``auto`` takes. As a string, a table."""
+    """Every engine, and which one ``auto`` takes, if any. As a string, a table."""
 
-    chosen: str
+    chosen: str | None
     candidates: tuple[Candidate, ...]
 
     def __str__(self) -> str:
@@ -95,11 +101,13 @@ def explain_engine(log_score: LogScore, a: Any) -> Decision:
     >>> print(str(decision).splitlines()[0])
     engine       exact  applies  operations   why
     """
-    candidates = tuple(_considered(ENGINES, log_score, a))
-    return Decision(_pick(candidates).name, candidates)
+    traced = trace(log_score, a)
+    candidates = tuple(_considered(engine, engine.name, traced) for engine in ENGINES)
+    best = _best(candidates)
+    return Decision(best and best.name, candidates)
 
 
-def choose(name: str, log_score: LogScore, a: Any, *, order: int = 3) -> Choice:
+def choose(name: str, traced: Traced, *, order: int = 3) -> Choice:
     """Find the engine for a score: ``auto`` falls through, a name proves its condition or raises.
 
     ``order`` is the highest derivative that the caller needs; a first derivative is one gradient
@@ -108,65 +116,82 @@ def choose(name: str, log_score: LogScore, a: Any, *, order: int = 3) -> Choice:
     if name not in NAMES:
         _unknown(name)
     if order == 1:
-        return Choice(gradient.ENGINE, gradient.ENGINE.prove(log_score, a, name))
-    return _cheapest(log_score, a) if name == "auto" else _named(name, log_score, a)
+        return _choice(_considered(gradient.ENGINE, gradient.ENGINE.name, traced))
+    return _cheapest(traced) if name == "auto" else _named(name, traced)
 
 
-def _cheapest(log_score: LogScore, a: Any) -> Choice:
+def _considered(engine: Engine, name: str, traced: Traced) -> Candidate:
+    """Ask an engine for its proof, and for its program."""
+    proof = engine.prove(traced, name)
+    shown = proof.form or engine.name
+    if not proof.applies:
+        return Candidate(engine, shown, proof)
+    try:
+        closed, shape = jax.make_jaxpr(partial(engine.derive, traced), return_shape=True)(
+            *traced.arguments
+        )
+    except Exception as error:  # whatever JAX, or a hand-written derivative, has against it
+        reason = (str(error).splitlines() or [""])[0]
+        words = f"{type(error).__name__} while tracing the derivatives: {reason}"
+        return Candidate(engine, shown, Proof(False, words))
+
+    def program(*arguments: Any) -> tuple[LogDerivatives, Any]:
+        found = core.jaxpr_as_fun(closed)(*arguments)
+        return jax.tree.unflatten(jax.tree.structure(shape), found)
+
+    return Candidate(engine, shown, proof, needs(closed, shared=True).operations, program)
+
+
+def _choice(candidate: Candidate, refused: tuple[str, ...] = ()) -> Choice:
+    engine, name, proof, _, program = candidate
+    if program is None:
+        fail(
+            f"engine={name!r}",
+            needs="a score that can be differentiated",
+            got=proof.words,
+            remedy="Rewrite the operation, or give it a derivative (jax.custom_jvp).",
+        )
+    return Choice(engine, name, proof, program, refused)
+
+
+def _cheapest(traced: Traced) -> Choice:
     tried: list[Candidate] = []
     for engine in ENGINES:
-        if not engine.exact or (tried and _cannot_win(engine, tried, log_score, a)):
-            continue  # spared the tracing
-        tried += _considered([engine], log_score, a)
-    best = _pick(tried)
-    refused = (f"{c.name}: {c.proof.words}" for c in tried if not c.proof.applies)
-    return Choice(best.engine, best.proof, tuple(refused))
+        if engine.exact and not _cannot_win(engine, tried, traced):  # spared the tracing
+            tried.append(_considered(engine, engine.name, traced))
+    refused = tuple(f"{c.name}: {c.proof.words}" for c in tried if c.program is None)
+    best = _best(tried)
+    if best is None:
+        raise NotProved(
+            message(
+                "engine='auto'",
+                needs="an exact engine that applies",
+                got="; ".join(refused),
+                remedy="Use engine='exponential' for the papers' approximation.",
+            )
+        )
+    return _choice(best, refused)
 
 
-def _cannot_win(
-    engine: Engine, tried: Sequence[Candidate], log_score: LogScore, a: Any
-) -> bool:  # fmt: skip
+def _cannot_win(engine: Engine, tried: Sequence[Candidate], traced: Traced) -> bool:
     """Say whether what applies already is cheaper than an engine can be.
 
     Nothing is cheaper than one gradient; and `directional` runs the score forward, at the least,
     for every element.
     """
-    serving = [c for c in tried if c.proof.applies]
+    serving = [c for c in tried if c.program is not None]
     if any(c.engine.single for c in serving):
         return True
-    if engine is not directional.ENGINE or not serving:
+    if engine is not directional.ENGINE:
         return False
-    forward = needs(jax.make_jaxpr(log_score)(a)).operations
-    return min(c.operations for c in serving if c.operations is not None) <= a.size * forward
+    least = math.prod(traced.a.shape) * needs(traced.closed).operations
+    return any(c.operations is not None and c.operations <= least for c in serving)
 
 
-def _pick(candidates: Sequence[Candidate]) -> Candidate:
+def _best(candidates: Sequence[Candidate]) -> Candidate | None:
     """Take one gradient where that is proved to be all, else what makes the fewest operations."""
-    exact = [c for c in candidates if c.engine.exact]
-    serving = [c for c in exact if c.proof.applies]
-    if not serving:
-        raise NotProved(
-            message(
-                "engine='auto'",
-                needs="an exact engine that applies",
-                got="; ".join(f"{c.name}: {c.proof.words}" for c in exact),
-                remedy="Use engine='exponential' for the papers' approximation.",
-            )
-        )
-    return min(serving, key=lambda c: (not c.engine.single, c.operations))
-
-
-def _considered(engines: Any, log_score: LogScore, a: Any) -> Iterator[Candidate]:
-    for engine in engines:
-        proof = engine.prove(log_score, a, engine.name)
-        yield Candidate(engine, proof, _cost(engine, log_score, a) if proof.applies else None)
-
-
-def _cost(engine: Engine, log_score: LogScore, a: Any) -> float:
-    def run(a: Any) -> Any:
-        return engine.derive(lambda a: (log_score(a), None), a, chunk_size=None)[0]
-
-    return needs(jax.make_jaxpr(run)(a), shared=True).operations
+    serving = [c for c in candidates if c.engine.exact and c.program is not None]
+    return min(serving, key=lambda c: (not c.engine.single, c.operations), default=None)
 
 
 def engine_named(name: str) -> Engine:
@@ -175,20 +200,19 @@ def engine_named(name: str) -> Engine:
     return next(engine for engine in engines if name in (engine.name, *engine.forms))
 
 
-def _named(name: str, log_score: LogScore, a: Any) -> Choice:
-    engine = engine_named(name)
-    proof = engine.prove(log_score, a, name)
-    if not proof.applies:
-        serves = _cheapest(log_score, a).name
+def _named(name: str, traced: Traced) -> Choice:
+    found = _considered(engine_named(name), name, traced)
+    if found.program is None:
+        serves = _cheapest(traced).name
         raise NotProved(
             message(
                 f"engine={name!r}",
                 needs="its condition to be proved for this score",
-                got=proof.words,
+                got=found.proof.words,
                 remedy=f"Use engine={serves!r}, or engine='auto', which chooses it.",
             )
         )
-    return Choice(engine, proof)
+    return _choice(found)
 
 
 def _unknown(name: str) -> None:

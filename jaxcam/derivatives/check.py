@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcam.derivatives.auto import choose
-from jaxcam.derivatives.derive import alone, in_single_precision
+from jaxcam.derivatives.derive import in_single_precision
+from jaxcam.derivatives.traced import trace
 from jaxcam.types import LogDerivatives, LogScore
 
 
@@ -45,8 +46,8 @@ def check_derivatives(
     ('powered', True)
     """
     log_score, a = in_single_precision(log_score, jnp.asarray(a))
-    choice = choose(engine, log_score, a)
-    derive = jax.jit(lambda a: choice.engine.derive(alone(log_score), a, chunk_size=None)[0])
+    choice = choose(engine, trace(log_score, a))
+    derive = jax.jit(lambda a: choice.derive(a)[0])
     chosen = jax.random.choice(jax.random.key(seed), a.size, (min(samples, a.size),), replace=False)
     truth = jax.lax.map(jax.jit(lambda i: brute_force(log_score, a, i)), chosen)
     errors = [

@@ -23,15 +23,17 @@ def fitting(program: core.ClosedJaxpr, count: int) -> int:
     return max(1, min(count, budget // max(1, needs(program).bytes)))
 
 
-def in_chunks(function: Callable[[Array], Any], count: int, chunk: int) -> Any:
-    """Map a function over the indices below ``count``, ``chunk`` of them under one `vmap`.
+def dealt(count: int, chunk: int) -> Array:
+    """Deal the numbers below ``count`` into chunks, ``[steps, chunk]``.
 
     The last chunk is filled up with repetitions: a remainder of its own would be traced twice.
     """
-    chunk = min(chunk, count)
     steps = -(-count // chunk)
-    indices = jnp.minimum(jnp.arange(steps * chunk, dtype=jnp.int32), count - 1).reshape(
-        steps, chunk
-    )
-    stacked = jax.lax.map(jax.vmap(function), indices)
+    numbers = jnp.arange(steps * chunk, dtype=jnp.int32)
+    return jnp.minimum(numbers, count - 1).reshape(steps, chunk)
+
+
+def in_chunks(function: Callable[[Array], Any], count: int, chunk: int) -> Any:
+    """Map a function over the numbers below ``count``, ``chunk`` of them under one `vmap`."""
+    stacked = jax.lax.map(jax.vmap(function), dealt(count, min(chunk, count)))
     return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:])[:count], stacked)

@@ -6,9 +6,10 @@ from jax import Array
 
 from jaxcam.derivatives.auto import choose
 from jaxcam.derivatives.bell import bell
+from jaxcam.derivatives.traced import trace
 from jaxcam.errors import fail
 from jaxcam.precision import widen
-from jaxcam.types import Derivatives, LogDerivatives, LogScore, ScoreAndMore
+from jaxcam.types import Derivatives, LogDerivatives, LogScore
 
 
 def log_derivatives(
@@ -44,8 +45,7 @@ def log_derivatives(
     check_score("log_derivatives", log_score, a)
     check_chunk_size(chunk_size)
     log_score, a = in_single_precision(log_score, a)
-    chosen = choose(engine, log_score, a).engine
-    return chosen.derive(alone(log_score), a, chunk_size=chunk_size)[0]
+    return choose(engine, trace(log_score, a, chunk_size=chunk_size)).derive(a)[0]
 
 
 def derivatives(
@@ -63,11 +63,6 @@ def derivatives(
     [[2. 2.]] [[4. 4.]] [[8. 8.]]
     """
     return bell(log_derivatives(log_score, a, engine=engine, chunk_size=chunk_size))
-
-
-def alone(log_score: LogScore) -> ScoreAndMore:
-    """Hand a log-score to an engine with nothing more to give back."""
-    return lambda a: (log_score(a), None)
 
 
 def in_single_precision(log_score: LogScore, a: Array) -> tuple[LogScore, Array]:

@@ -22,33 +22,32 @@ from jax.extend import core
 from jaxcam.derivatives.chunks import fitting, in_chunks
 from jaxcam.derivatives.merge import merged
 from jaxcam.derivatives.needs import needs
-from jaxcam.derivatives.structure import body, operations
-from jaxcam.types import Engine, LogDerivatives, LogScore, Proof, ScoreAndMore
+from jaxcam.derivatives.structure import operations
+from jaxcam.types import Engine, LogDerivatives, LogScore, Proof, Traced
 
 Along = Callable[[Array], tuple[Array, Array, Array]]
 """``i -> (u1, u2, u3)`` along element ``i``."""
 
 
-def prove(log_score: LogScore, a: Any, name: str = "") -> Proof:
+def prove(traced: Traced, name: str = "") -> Proof:
     """Apply to anything that JAX can differentiate three times."""
-    del log_score, name
-    return Proof(True, f"differentiated three times along each of {math.prod(a.shape)} elements")
+    del name
+    count = math.prod(traced.a.shape)
+    return Proof(True, f"differentiated three times along each of {count} elements")
 
 
-def derive(
-    score: ScoreAndMore, a: Array, *, chunk_size: int | None = None
-) -> tuple[LogDerivatives, Any]:
+def derive(traced: Traced, a: Array, *context: Array) -> tuple[LogDerivatives, Any]:
     """Differentiate along every element, ``chunk_size`` of them at a time."""
-    along = program(lambda a: score(a)[0], a)
-    chunk = chunk_size or fitting(along, a.size)
+    along = program(lambda a: traced(a, *context)[0], a)
+    chunk = traced.chunk_size or fitting(along, a.size)
     columns = in_chunks(core.jaxpr_as_fun(along), a.size, chunk)
-    return LogDerivatives(*(column.reshape(a.shape) for column in columns)), score(a)[1]
+    return LogDerivatives(*(column.reshape(a.shape) for column in columns)), traced(a, *context)[1]
 
 
 def program(log_score: LogScore, a: Array) -> core.ClosedJaxpr:
     """Give ``i -> (u1, u2, u3)`` as the cheapest program that computes it."""
     index = jax.ShapeDtypeStruct((), jnp.int32)
-    used = operations(body(jax.make_jaxpr(log_score)(a)))
+    used = operations(jax.make_jaxpr(log_score)(a))
     if "custom_vjp_call" in used:
         return merged(_reverse(log_score, a), index)
     ways = [_forward] if "while" in used else [_forward, _forward_over_reverse]

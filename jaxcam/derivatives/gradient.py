@@ -6,28 +6,25 @@ import jax
 from jax import Array
 
 from jaxcam.derivatives.layout import with_plain_convolutions
-from jaxcam.types import Engine, LogDerivatives, LogScore, Proof, ScoreAndMore
+from jaxcam.types import Engine, LogDerivatives, Proof, Traced
 
 
-def prove(log_score: LogScore, a: Any, name: str = "") -> Proof:
+def prove(traced: Traced, name: str = "") -> Proof:
     """Apply to anything: a gradient needs no condition."""
-    del log_score, a, name
+    del traced, name
     return Proof(True, "one gradient: the method uses no higher derivative")
 
 
-def derive(
-    score: ScoreAndMore, a: Array, *, chunk_size: int | None = None
-) -> tuple[LogDerivatives, Any]:
+def derive(traced: Traced, *arguments: Array) -> tuple[LogDerivatives, Any]:
     """Take one gradient, and leave the others out."""
-    del chunk_size  # one pass has no chunks
     absent = cast(Array, None)
-    u1, more = gradient(score, a)
+    u1, more = gradient(traced, *arguments)
     return LogDerivatives(u1, absent, absent), more
 
 
-def gradient(score: ScoreAndMore, a: Array) -> tuple[Array, Any]:
+def gradient(traced: Traced, *arguments: Array) -> tuple[Array, Any]:
     """Give ``du/da``, and what else the forward pass gives."""
-    return with_plain_convolutions(jax.grad(score, has_aux=True))(a)
+    return with_plain_convolutions(jax.grad(traced, has_aux=True))(*arguments)
 
 
 ENGINE = Engine("gradient", exact=True, prove=prove, derive=derive, single=True)

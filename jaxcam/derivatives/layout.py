@@ -7,14 +7,13 @@ samples is where our gradients are. So they are brought to the plain order here,
 transpositions, which is the same computation.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from jax import lax
-from jax.extend import core
 
-from jaxcam.derivatives.structure import body, run
+from jaxcam.derivatives.structure import arguments, body, evaluate, results, run
 
 CONVOLUTION = "conv_general_dilated"
 REORDERINGS = {"transpose", "rev"}
@@ -26,15 +25,14 @@ def with_plain_convolutions(function: Callable[..., Any]) -> Callable[..., Any]:
     Convolutions inside calls of their own (``remat``, ``scan``) are left as they are.
     """
 
-    def run(*arguments: Any) -> Any:
-        closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    def plain(*given: Any) -> Any:
+        closed, shape = jax.make_jaxpr(function, return_shape=True)(*given)
         jaxpr = body(closed)
-        known = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-        known.update(zip(jaxpr.invars, jax.tree.leaves(arguments), strict=True))
-        found = results(jaxpr, evaluate(jaxpr.eqns, known))
+        known = arguments(jaxpr, closed.consts, jax.tree.leaves(given))
+        found = results(jaxpr, evaluate(jaxpr.eqns, known, run_plain))
         return jax.tree.unflatten(jax.tree.structure(shape), found)
 
-    return run
+    return plain
 
 
 def scan_in_order(body_of: Callable[..., Any], start: Any, xs: Any) -> Any:
@@ -58,31 +56,17 @@ def scan_in_order(body_of: Callable[..., Any], start: Any, xs: Any) -> Any:
 
     def turn(carry: Any, x: Any) -> tuple[Any, None]:
         given = dict(zip(jaxpr.invars, jax.tree.leaves((carry, x)), strict=True))
-        found = results(jaxpr, evaluate(rest, fixed | given))
+        found = results(jaxpr, evaluate(rest, fixed | given, run_plain))
         return jax.tree.unflatten(jax.tree.structure(shape), found), None
 
     return jax.lax.scan(turn, start, xs)[0]
 
 
-def evaluate(equations: Iterable[Any], known: dict[Any, Any]) -> dict[Any, Any]:
-    """Run equations in order, with channels last in every convolution; give all known values."""
-    known = dict(known)
-
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, core.Literal) else known[atom]
-
-    for equation in equations:
-        if equation.primitive.name == CONVOLUTION:
-            found = [_convolve(equation, *map(read, equation.invars))]
-        else:
-            found = run(equation, list(map(read, equation.invars)))
-        known.update(zip(equation.outvars, found, strict=True))
-    return known
-
-
-def results(jaxpr: Any, known: dict[Any, Any]) -> list[Any]:
-    """Look up the results of a jaxpr among the known values."""
-    return [v.val if isinstance(v, core.Literal) else known[v] for v in jaxpr.outvars]
+def run_plain(equation: Any, operands: list[Any]) -> Sequence[Any]:
+    """Run one equation, with channels last if it is a convolution."""
+    if equation.primitive.name == CONVOLUTION:
+        return [_convolve(equation, *operands)]
+    return run(equation, operands)
 
 
 def _convolve(equation: Any, left: Any, right: Any) -> Any:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from jaxcam.derivatives.structure import body, inner, run
+from jaxcam.derivatives.structure import arguments, body, evaluate, inner, results, run
 
 
 def merged(function: Callable[..., Any], *examples: Any) -> core.ClosedJaxpr:
@@ -25,33 +25,26 @@ def merged(function: Callable[..., Any], *examples: Any) -> core.ClosedJaxpr:
     Calls that are nothing but their body (``jit``, ``remat``) are entered. Loops and branches are
     left as they are, with whatever is repeated inside.
     """
+    done: dict[Any, Any] = {}
 
-    def once(*arguments: Any) -> list[Any]:
-        closed = jax.make_jaxpr(function)(*arguments)
-        return _evaluate(body(closed), closed.consts, jax.tree.leaves(arguments), {})
-
-    return jax.make_jaxpr(once)(*examples)
-
-
-def _evaluate(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any], done: dict) -> list[Any]:
-    """Evaluate, looking every operation up in ``done`` first."""
-    known = dict(zip(jaxpr.constvars, consts, strict=True))
-    known.update(zip(jaxpr.invars, arguments, strict=True))
-
-    def value(atom: Any) -> Any:
-        return atom.val if isinstance(atom, core.Literal) else known[atom]
-
-    for equation in jaxpr.eqns:
-        called, operands = inner(equation), [value(atom) for atom in equation.invars]
+    def once(equation: Any, operands: list[Any]) -> list[Any]:
+        called = inner(equation)
         if called is not None and not called.constvars:
-            results = _evaluate(called, (), operands, done)
-        else:
-            key = _key(equation, operands)
-            # The operands are kept with the results: their identities are part of the key.
-            done[key] = done.get(key) or (run(equation, operands), operands)
-            results = done[key][0]
-        known.update(zip(equation.outvars, results, strict=True))
-    return [value(atom) for atom in jaxpr.outvars]
+            return _run(called, (), operands, once)
+        key = _key(equation, operands)
+        # The operands are kept with the results: their identities are part of the key.
+        done[key] = done.get(key) or (run(equation, operands), operands)
+        return done[key][0]
+
+    def program(*arguments: Any) -> list[Any]:
+        closed = jax.make_jaxpr(function)(*arguments)
+        return _run(body(closed), closed.consts, jax.tree.leaves(arguments), once)
+
+    return jax.make_jaxpr(program)(*examples)
+
+
+def _run(jaxpr: Any, constants: Sequence[Any], values: Sequence[Any], rule: Callable) -> list[Any]:
+    return results(jaxpr, evaluate(jaxpr.eqns, arguments(jaxpr, constants, values), rule))
 
 
 def _key(equation: Any, operands: Sequence[Any]) -> Any:

@@ -16,20 +16,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcam.derivatives.adjoint import (
-    Bends,
-    Point,
-    at_point,
-    bends,
-    second_and_third,
-    surveyed,
-)
+from jaxcam.derivatives import adjoint
+from jaxcam.derivatives.bends import Bends, Point, at_point, bends
 from jaxcam.derivatives.chunks import fitting, in_chunks
 from jaxcam.derivatives.layout import with_plain_convolutions
-from jaxcam.derivatives.program import evaluate, flatten, graph
-from jaxcam.derivatives.sweep import POSITION, arguments_used, sweep
+from jaxcam.derivatives.program import evaluate
+from jaxcam.derivatives.sweep import divide, sweep
 from jaxcam.derivatives.tangents import Element
-from jaxcam.types import Engine, LogDerivatives, LogScore, Proof, ScoreAndMore
+from jaxcam.types import Engine, LogDerivatives, Proof, Traced
 
 LARGEST_JACOBIAN = 1 << 27  # numbers; the Jacobian of the waist is held whole
 
@@ -57,72 +51,66 @@ def _separates(found: Bends, number: int, bending: set[int]) -> bool:
     return not moved & bending
 
 
-def prove(log_score: LogScore, a: Any, name: str = "peeled") -> Proof:
+def prove(traced: Traced, name: str = "peeled") -> Proof:
     """Find the waist, or show that the derivatives do not depend on the position."""
     del name
-    looks = surveyed(log_score, a)
+    looks = traced.once(adjoint.surveyed)
     if isinstance(looks, str):
         return Proof(False, looks)
     if not looks.bending:
         return Proof(True, "nothing bends: the second and third derivatives are zero")
     first = looks.bending[0]
-    positions, channels = math.prod(a.shape[:-1]), a.shape[-1]
+    *spatial, channels = traced.a.shape
+    positions = math.prod(spatial)
     if not looks.placed:
         return Proof(
             True,
             f"one tangent for each of {channels} channels serves all {positions} positions, which "
             f"are summed before anything bends ({first})",
         )
-    found = _bends(lambda a: (log_score(a), None), a)
+    found = traced.once(bends)
     narrow = waist(found)
     if narrow is None:
         return Proof(False, f"no waist before {first}, which bends: its derivatives depend on the "
                      "position")  # fmt: skip
     numbers = math.prod(found.graph.program.shapes[narrow].shape)
-    if numbers >= a.size:
+    if numbers >= traced.a.size:
         return Proof(False, f"the narrowest value before {first}, which bends, is as wide as the "
                      "layer")  # fmt: skip
-    if numbers * a.size > LARGEST_JACOBIAN:
+    if numbers * traced.a.size > LARGEST_JACOBIAN:
         return Proof(False, f"the narrowest value before {first}, which bends, has {numbers} "
-                     f"numbers: too many for {a.size} elements")  # fmt: skip
+                     f"numbers: too many for {traced.a.size} elements")  # fmt: skip
     return Proof(True, f"piecewise affine up to a waist of {numbers} numbers before {first}: "
                  "their gradients, and the score as a function of them")  # fmt: skip
 
 
-def _bends(score: ScoreAndMore, a: Any) -> Bends:
-    return bends(graph(flatten(jax.make_jaxpr(score)(a))))
-
-
-def derive(
-    score: ScoreAndMore, a: Array, *, chunk_size: int | None = None
-) -> tuple[LogDerivatives, Any]:
+def derive(traced: Traced, *arguments: Array) -> tuple[LogDerivatives, Any]:
     """Carry tangents from the waist on, or from ``a`` where they do not depend on the position."""
-    closed, shape = jax.make_jaxpr(score, return_shape=True)(a)
-    found = bends(graph(flatten(closed)))
-    point, u1, more = at_point(found, a)
+    found = traced.once(bends)
+    number = waist(found)
+    if number is None or not traced.once(adjoint.carried).survey.placed:
+        return adjoint.derive(traced, *arguments)
+    shape = traced.a.shape
+    point, u1, more = at_point(found, *arguments)
+    jacobian = _jacobian(point, number, arguments, traced.chunk_size)
 
-    def carried(coordinates: tuple[Array, ...]) -> tuple[Array, Array]:
-        return second_and_third(point, Element(coordinates, a.shape, {}))
+    def along(coordinates: tuple[Array, ...]) -> tuple[Array, Array]:
+        column = (number, jacobian[coordinates])
+        return adjoint.second_and_third(point, Element(coordinates, shape, {}), waist=column)
 
-    along, number = carried, waist(found)
-    if number is not None and POSITION in arguments_used(carried, a.shape):
-        jacobian = _jacobian(point, number, a, chunk_size)
-
-        def along(coordinates: tuple[Array, ...]) -> tuple[Array, Array]:
-            column = (number, jacobian[coordinates])
-            return second_and_third(point, Element(coordinates, a.shape, {}), waist=column)
-
-    u2, u3 = sweep(along, a.shape, chunk_size)
-    more = jax.tree.unflatten(jax.tree.structure(shape[1]), more)
-    return LogDerivatives(u1, u2, u3), more
+    u2, u3 = sweep(divide(along, shape), shape, traced.chunk_size)
+    return LogDerivatives(u1, u2, u3), jax.tree.unflatten(traced.more, more)
 
 
-def _jacobian(point: Point, number: int, a: Array, chunk_size: int | None) -> Array:
+def _jacobian(
+    point: Point, number: int, arguments: tuple[Array, ...], chunk_size: int | None
+) -> Array:  # fmt: skip
     """Give the Jacobian of a value, ``[*a.shape, *value.shape]``, by one gradient a number."""
     shape = point.bends.graph.program.shapes[number].shape
+    a, *context = arguments
 
     def component(a: Array, index: Array) -> Array:
-        value = evaluate(point.bends.graph, a, {})[number].reshape(-1)
+        value = evaluate(point.bends.graph, (a, *context), {})[number].reshape(-1)
         return jax.lax.dynamic_index_in_dim(value, index, keepdims=False).astype(a.dtype)
 
     def row(index: Array) -> Array:

@@ -50,20 +50,26 @@ class Operation(NamedTuple):
 
 
 class Program(NamedTuple):
-    """``a -> (u, more)`` as operations in order; ``varying``: what depends on ``a`` differentiably.
+    """``(a, *context) -> (u, more)`` as operations in order.
 
-    Values are numbered: ``source`` is ``a``, ``results[0]`` is ``u``; ``fixed`` holds the values of
-    literals and of arrays that the score closes over; ``constant`` the axes along which a value is
-    constant; ``shapes`` shape and dtype.
+    Values are numbered: ``arguments[0]`` is ``a``, ``results[0]`` is ``u``; ``fixed`` holds the
+    values of literals and of arrays that the score closes over; ``varying`` numbers what depends on
+    ``a`` differentiably; ``constant`` gives the axes along which a value is constant; ``shapes``
+    shape and dtype.
     """
 
     operations: tuple[Operation, ...]
     fixed: dict[int, Any]
-    source: int
+    arguments: tuple[int, ...]
     results: tuple[int, ...]
     varying: frozenset[int]
     constant: dict[int, frozenset[int]]
     shapes: dict[int, jax.ShapeDtypeStruct]
+
+    @property
+    def source(self) -> int:
+        """The number of ``a``."""
+        return self.arguments[0]
 
 
 class Node(NamedTuple):
@@ -87,7 +93,7 @@ class Graph(NamedTuple):
 
 
 def flatten(closed: Any) -> Program:
-    """Number the values of a closed jaxpr of one argument; calls are entered.
+    """Number the values of the jaxpr of a score ``(a, *context)``; calls are entered.
 
     Raises:
         TypeError: numbers are complex, of which tangents would keep the real part alone, or an
@@ -149,15 +155,20 @@ def flatten(closed: Any) -> Program:
             numbers.update(zip(equation.outvars, results, strict=True))
         return [number(atom) for atom in jaxpr.outvars]
 
-    (aval,) = closed.in_avals
-    source = new(aval, Dependence.VARYING, single_places(aval.shape))
-    results = enter(body(closed), closed.consts, [source])
+    levels = [Dependence.VARYING, *(Dependence.NONE for _ in closed.in_avals[1:])]
+    arguments = [
+        new(aval, known, single_places(aval.shape))
+        for aval, known in zip(closed.in_avals, levels, strict=True)
+    ]
+    results = enter(body(closed), closed.consts, arguments)
     varying = frozenset(i for i, known in level.items() if known is Dependence.VARYING)
     if any(jnp.issubdtype(shapes[i].dtype, jnp.complexfloating) for i in varying):
         raise TypeError("complex numbers have no tangents here")
     if any(0 in shapes[i].shape for i in varying):
         raise TypeError("empty arrays have no tangents")
-    return Program(tuple(operations), fixed, source, tuple(results), varying, axes, shapes)
+    return Program(
+        tuple(operations), fixed, tuple(arguments), tuple(results), varying, axes, shapes
+    )
 
 
 def _stretched(
@@ -260,7 +271,6 @@ def _is_pointwise_call(operation: Operation, program: Program) -> bool:
         return run(operation.equation, values)[0]
 
     place = moved.index(True)
-
     third = slope_at(slope_at(slope_at(call, place), place), place)
     try:
         traced = jax.make_jaxpr(third)(*(atom.aval for atom in atoms))
@@ -299,14 +309,17 @@ def _all_pointwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:
     return True
 
 
-def evaluate(found: Graph, a: Array, shifts: dict[int, Array]) -> dict[int, Any]:
-    """Compute every value; ``shifts`` are added to the results of nodes.
+def evaluate(
+    found: Graph, arguments: Sequence[Array], shifts: dict[int, Array]
+) -> dict[int, Any]:  # fmt: skip
+    """Compute every value from ``a, *context``; ``shifts`` are added to the results of nodes.
 
     A shift acts where a node's result is used by other nodes, not within its own chain, so that
     the derivative along a shift is the adjoint of that node alone.
     """
     program = found.program
-    outside: dict[int, Any] = {**program.fixed, program.source: a}
+    given = dict(zip(program.arguments, arguments, strict=True))
+    outside: dict[int, Any] = program.fixed | given
     inside: dict[int, Any] = {}
     for operation in program.operations:
         own = found.chain.get(operation.results[0]) if operation.results else None

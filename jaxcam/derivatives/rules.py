@@ -5,62 +5,28 @@ To add an operation: name it in `POINTWISE`, or give it a line in `LINEAR`. An o
 line is differentiated as a whole (adjoint.py), which is slower and never wrong.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcam.derivatives.structure import run
+from jaxcam.derivatives.convolution import convolve, pointlike_axes
+from jaxcam.derivatives.step import Step, whole_map
 from jaxcam.derivatives.tangents import (
     SAME,
     Axis,
     Element,
     Term,
     begin,
-    dense,
     localize,
     spread,
-    spread_all,
     stays_inside,
+    summed,
     varies,
     whole,
 )
-
-
-class Step(NamedTuple):
-    """One operation at the point: its equation, its operands' values, and which one varies."""
-
-    equation: Any
-    operands: Sequence[Any]
-    place: int
-    element: Element
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the result."""
-        return self.equation.outvars[0].aval.shape
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The parameters of the operation."""
-        return self.equation.params
-
-
-def whole_map(term: Term, step: Step) -> Term:
-    """Apply an operation to the tangent stored whole."""
-    x = step.operands[step.place]
-    values = spread_all(term, step.element).values
-
-    def apply(x: Array) -> Array:
-        operands = [x if i == step.place else v for i, v in enumerate(step.operands)]
-        return run(step.equation, operands)[0]
-
-    moved = jax.jvp(apply, (x,), (values.astype(x.dtype),))[1]
-    return dense(moved.astype(values.dtype))
 
 
 def broadcast(term: Term, step: Step) -> Term:
@@ -157,23 +123,12 @@ def _joined(term: Term, axes: Sequence[int]) -> Axis:
 
 
 def reduce_sum(term: Term, step: Step) -> Term:
-    """Sum over axes; where a term is the same along them, only its pattern is summed."""
+    """Sum over axes, and leave them out."""
     over = step.params["axes"]
-    rest = [i for i in range(len(term.shape)) if i not in over]
-    if varies(term, over) and any(term.axes[i].kind != "same" for i in over):
-        term = localize(term, step.element)
-    if not varies(term, over):
-        pattern, term = term.pattern, localize(term._replace(pattern=None), step.element)
-        term = term._replace(pattern=pattern)
-    values, pattern = term.values, term.pattern
-    for i in over:
-        if varies(term, [i]) and pattern is not None:
-            pattern = pattern.sum(i, keepdims=True)
-        elif term.axes[i].kind == "same":
-            values = values * term.shape[i]
-    values = values.sum(over)
-    pattern = None if pattern is None else pattern.reshape([pattern.shape[i] for i in rest])
-    return Term(values, tuple(term.axes[i] for i in rest), step.shape, pattern, term.clean)
+    term = summed(term, over, step.element)
+    axes = tuple(axis for i, axis in enumerate(term.axes) if i not in over)
+    pattern = None if term.pattern is None else lax.squeeze(term.pattern, over)
+    return Term(lax.squeeze(term.values, over), axes, step.shape, pattern, term.clean)
 
 
 def dot_general(term: Term, step: Step) -> Term:
@@ -192,7 +147,8 @@ def dot_general(term: Term, step: Step) -> Term:
         axis = term.axes[i]
         if axis.kind == "window":
             starts[row], sizes[row] = begin(axis, step.element), axis.size
-    part = matrix if same else lax.dynamic_slice(matrix, starts, sizes)
+    if not same:
+        matrix = lax.dynamic_slice(matrix, starts, sizes, allow_negative_indices=False)
     precision = step.params["precision"]
 
     def contract(x: Array, matrix: Array) -> Array:
@@ -207,14 +163,14 @@ def dot_general(term: Term, step: Step) -> Term:
         full = jnp.broadcast_to(
             full, [term.shape[i] if i in over else n for i, n in enumerate(full.shape)]
         )
-        pattern = contract(full, part)
+        pattern = contract(full, matrix)
         new, values = [SAME] * len(free), values.reshape([axis.size for axis in kept])
         ones = (1,) * len(free)
         values = values.reshape(
             (*values.shape, *ones) if step.place == 0 else (*ones, *values.shape)
         )
     else:
-        values = contract(values, part)
+        values = contract(values, matrix)
         new = [whole(size) for size in free]
         if pattern is not None:
             left = [n for i, n in enumerate(pattern.shape) if i not in over]
@@ -238,133 +194,6 @@ def _contractible(term: Term, over: Sequence[int], element: Element) -> Term:
     return term
 
 
-def convolve(term: Term, step: Step) -> Term:
-    """Convolve: a window grows by the kernel, and is stored whole once it covers the map."""
-    params, numbers = step.params, step.params["dimension_numbers"]
-    batch, channel, *spatial = numbers.lhs_spec
-    plain = all(d == 1 for d in params["lhs_dilation"]) and params["batch_group_count"] == 1
-    if step.place == 1 or not plain or term.shape[batch] != 1:
-        return whole_map(term, step)
-    sides = [
-        Side(i, size, dilation, stride, pads, step.shape[out])
-        for i, size, dilation, stride, pads, out in zip(
-            spatial, (step.operands[1].shape[i] for i in numbers.rhs_spec[2:]),
-            params["rhs_dilation"], params["window_strides"], params["padding"],
-            numbers.out_spec[2:], strict=True,
-        )
-    ]  # fmt: skip
-    term = localize(term, step.element)
-    for side in sides:
-        if not _stays_small(term.axes[side.axis], side, term.shape[side.axis]):
-            term = spread(term, side.axis, step.element)
-    order = (*numbers.rhs_spec[2:], *numbers.rhs_spec[1::-1])
-    kernel = lax.transpose(step.operands[1], order).astype(term.values.dtype)  # [*sizes, in, out]
-    term, kernel, groups, out_axis = _channels(term, kernel, channel, step)
-    axes = [_convolved(term.axes[side.axis], side) for side in sides]
-    x = lax.transpose(term.values, (batch, *spatial, channel))
-    if groups == 1 and all(axis.kind == "window" for axis in axes):
-        found = _overlap_add(x, kernel, params["rhs_dilation"], params["precision"])
-    else:
-        rank = x.ndim
-        data = (0, rank - 1, *range(1, rank - 1))
-        pads = [_pads(axis, side) for axis, side in zip(axes, sides, strict=True)]
-        found = lax.conv_general_dilated(
-            x, kernel, params["window_strides"], pads, rhs_dilation=params["rhs_dilation"],
-            dimension_numbers=lax.ConvDimensionNumbers(
-                data, (rank - 1, rank - 2, *range(rank - 2)), data
-            ),
-            feature_group_count=groups, precision=params["precision"],
-        )  # fmt: skip
-    places = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
-    back = sorted(range(x.ndim), key=lambda i: places[i])
-    last = (term.axes[batch], *axes, out_axis)
-    clean = all(axis.kind != "window" for axis in axes)
-    return Term(
-        lax.transpose(found, back), tuple(last[i] for i in back), step.shape, clean=clean
-    )  # fmt: skip
-
-
-class Side(NamedTuple):
-    """A convolution along one axis: of the operand, ``size`` of the kernel, ``out`` places."""
-
-    axis: int
-    size: int
-    dilation: int
-    stride: int
-    pads: tuple[int, int]
-    out: int
-
-    @property
-    def reach(self) -> int:
-        """How far the kernel reaches beyond one place."""
-        return (self.size - 1) * self.dilation
-
-    @property
-    def pointlike(self) -> bool:
-        """Whether every place goes to itself alone."""
-        return self.size == self.stride == 1 and tuple(self.pads) == (0, 0)
-
-
-def _stays_small(axis: Axis, side: Side, full: int) -> bool:
-    if side.pointlike:
-        return True
-    return (
-        axis.kind == "window"
-        and side.stride == 1 < side.out  # an axis of size one has no windows
-        and axis.size + side.reach < full
-    )
-
-
-def _convolved(axis: Axis, side: Side) -> Axis:
-    if axis.kind == "window":
-        low = axis.low + side.pads[0] - side.reach
-        return Axis("window", axis.size + side.reach, axis.step, low)
-    return axis if side.pointlike else whole(side.out)
-
-
-def _pads(axis: Axis, side: Side) -> tuple[int, int]:
-    return (side.reach, side.reach) if axis.kind == "window" else side.pads
-
-
-def _channels(
-    term: Term, kernel: Array, channel: int, step: Step
-) -> tuple[Term, Array, int, Axis]:  # fmt: skip
-    """Take the part of the kernel that one channel meets; else store all channels."""
-    groups, axis = step.params["feature_group_count"], term.axes[channel]
-    if axis.kind == "window" and axis.size == 1:
-        here = begin(axis, step.element)
-        if groups == 1:
-            kernel = lax.dynamic_slice_in_dim(kernel, here, 1, kernel.ndim - 2)
-            return term, kernel, 1, whole(kernel.shape[-1])
-        if groups == term.shape[channel] == kernel.shape[-1]:
-            kernel = lax.dynamic_slice_in_dim(kernel, here, 1, kernel.ndim - 1)
-            return term, kernel, 1, axis
-    return spread(term, channel, step.element), kernel, groups, whole(kernel.shape[-1])
-
-
-def _overlap_add(x: Array, kernel: Array, dilations: Sequence[int], precision: Any) -> Array:
-    """Convolve a small window ``[1, *n, in]`` that stands among zeros, each product once.
-
-    Every place of the window sends a copy of the kernel; a convolution of the padded window would
-    multiply mostly zeros.
-    """
-    sizes = kernel.shape[:-2]
-    rank = len(sizes)
-    flipped = lax.rev(kernel, tuple(range(rank)))
-    over = (((rank,), (rank,)), ((), ()))
-    copies = lax.dot_general(x[0], flipped, over, precision=precision)  # [*n, *kernel, out]
-    zero = jnp.zeros((), copies.dtype)
-    for d, (size, dilation) in enumerate(zip(sizes, dilations, strict=True)):
-        moved = []
-        for k in range(size):  # the axis of the kernel that stands first among those left
-            part = lax.index_in_dim(copies, k, rank, keepdims=False)
-            widths = [(0, 0, 0)] * part.ndim
-            widths[d] = (k * dilation, (size - 1 - k) * dilation, 0)
-            moved.append(lax.pad(part, zero, widths))
-        copies = functools.reduce(jnp.add, moved)
-    return copies[None]
-
-
 def concatenate(term: Term, step: Step) -> Term:
     """Put one of the operands in its place, with zeros for the others."""
     i = step.params["dimension"]
@@ -376,6 +205,26 @@ def concatenate(term: Term, step: Step) -> Term:
     values = lax.pad(term.values, jnp.zeros((), term.values.dtype), widths)
     axes = (*term.axes[:i], whole(step.shape[i]), *term.axes[i + 1 :])
     return Term(values, axes, step.shape, clean=term.clean)
+
+
+def axes_before(equation: Any, place: int, over: Sequence[int]) -> list[int] | None:
+    """Say over which axes of an operand to sum instead of these axes of a product's result.
+
+    None where the sum and the product cannot change places.
+    """
+    found: list[int | None] = []
+    if equation.primitive.name == "dot_general":
+        contracted, batched = equation.params["dimension_numbers"]
+        free = [
+            [i for i in range(len(atom.aval.shape)) if i not in axes]
+            for atom, axes in zip(equation.invars, contracted, strict=True)
+        ]
+        found = free[0] + [None] * len(free[1]) if place == 0 else [None] * len(free[0]) + free[1]
+        found = [] if batched[0] else found
+    elif equation.primitive.name == "conv_general_dilated" and place == 0:
+        found = pointlike_axes(equation)
+    before = [axis for i in over if found and (axis := found[i]) is not None]
+    return before if len(before) == len(over) else None
 
 
 LINEAR: dict[str, Callable[[Term, Step], Term]] = {

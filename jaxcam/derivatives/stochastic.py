@@ -41,7 +41,7 @@ from jax.extend import core
 from jaxcam.derivatives.chunks import fitting
 from jaxcam.derivatives.derive import check_chunk_size, check_score, in_single_precision
 from jaxcam.derivatives.merge import merged
-from jaxcam.derivatives.structure import body, operations
+from jaxcam.derivatives.structure import operations
 from jaxcam.errors import fail
 from jaxcam.types import LogDerivatives, LogScore
 
@@ -138,7 +138,7 @@ def one_probe(program: core.ClosedJaxpr, thirds: Array) -> tuple[Array, Array]:
 
 def products(log_score: LogScore, a: Array) -> Callable[[Array], tuple[Array, Array]]:
     """Return ``r -> (H r, T[r, r])``."""
-    reverse = "custom_vjp_call" in operations(body(jax.make_jaxpr(log_score)(a)))
+    reverse = "custom_vjp_call" in operations(jax.make_jaxpr(log_score)(a))
 
     def slope(function: Callable[[Array], Array], r: Array) -> Callable[[Array], Array]:
         """Differentiate along ``r`` what is itself a gradient, so that either mode serves."""

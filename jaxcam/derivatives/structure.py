@@ -11,13 +11,15 @@ wrote, not what their body shows.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core
+
+from jaxcam.types import Traced
 
 
 class Dependence(IntEnum):
@@ -68,13 +70,47 @@ def inner(equation: Any) -> Any | None:
 
 
 def run(equation: Any, operands: Sequence[Any]) -> list[Any]:
-    """Run one equation as a jaxpr of its own: every primitive binds as JAX itself does it."""
+    """Run one equation."""
+    primitive, params = equation.primitive, equation.params
+    simple = not (core.jaxprs_in_params(params) or any(map(callable, params.values())))
+    if simple and not equation.effects:
+        found = primitive.bind(*operands, **params)
+        return found if primitive.multiple_results else [found]
+    # As a jaxpr of its own: a primitive with functions inside binds as JAX itself does it.
     pairs = zip(equation.invars, operands, strict=True)
     known = {atom: value for atom, value in pairs if not isinstance(atom, core.Literal)}
     one = _empty().replace(
         eqns=[equation], invars=list(known), outvars=equation.outvars, effects=equation.effects
     )
     return core.jaxpr_as_fun(core.ClosedJaxpr(one, []))(*known.values())
+
+
+def evaluate(
+    equations: Iterable[Any],
+    known: dict[Any, Any],
+    rule: Callable[[Any, list[Any]], Sequence[Any]] = run,
+) -> dict[Any, Any]:
+    """Run equations in order, each by a rule; give the values of all variables."""
+    known = dict(known)
+    for equation in equations:
+        operands = [_value(atom, known) for atom in equation.invars]
+        known.update(zip(equation.outvars, rule(equation, operands), strict=True))
+    return known
+
+
+def arguments(jaxpr: Any, constants: Sequence[Any], values: Sequence[Any]) -> dict[Any, Any]:
+    """Give the variables of a jaxpr, as it begins, their values."""
+    known = dict(zip(jaxpr.constvars, constants, strict=True))
+    return known | dict(zip(jaxpr.invars, values, strict=True))
+
+
+def results(jaxpr: Any, known: dict[Any, Any]) -> list[Any]:
+    """Look up the results of a jaxpr among the known values."""
+    return [_value(atom, known) for atom in jaxpr.outvars]
+
+
+def _value(atom: Any, known: dict[Any, Any]) -> Any:
+    return atom.val if isinstance(atom, core.Literal) else known[atom]
 
 
 def _interpret(jaxpr: Any, inputs: Sequence[Any], rule: Callable, literal: Any) -> list[Any]:
@@ -202,22 +238,24 @@ class Structure(NamedTuple):
     error: str | None = None
 
 
-def analyse(score: Callable, a: Any, *context: Any) -> Structure:
-    """Trace ``u(a, *context)`` and its gradient along ``a``, and say what they show."""
+def analyse(traced: Traced) -> Structure:
+    """Say what a score ``u(a, *context)`` and its gradient along ``a`` show."""
     none, varying = Dependence.NONE, Dependence.VARYING
-    forward = body(jax.make_jaxpr(score)(a, *context))
+    forward = body(traced.closed)
     others = [none] * (len(forward.invars) - 1)
     if _has_references(forward):
         return Structure()
-    (of_score,) = dependence(forward, [varying, *others])
+    of_score = dependence(forward, [varying, *others])[0]
     try:
-        backward = body(jax.make_jaxpr(jax.grad(score))(a, *context))
+        gradient = jax.make_jaxpr(jax.grad(lambda *arguments: traced(*arguments)[0]))
+        backward = body(gradient(*traced.arguments))
     except (TypeError, ValueError, NotImplementedError) as error:
         return Structure(of_score, error=str(error).splitlines()[0])
     (on_a,) = dependence(backward, [varying, *others])
     (on_context,) = dependence(backward, [none, *(varying for _ in others)])
     (axes,) = constant_axes(backward)
-    return Structure(of_score, on_a, on_context, axes >= frozenset(range(a.ndim - 1)))
+    pooled = axes >= frozenset(range(len(traced.a.shape) - 1))
+    return Structure(of_score, on_a, on_context, pooled)
 
 
 def _has_references(jaxpr: Any) -> bool:
@@ -230,11 +268,11 @@ def _has_references(jaxpr: Any) -> bool:
     return False
 
 
-def operations(jaxpr: Any) -> set[str]:
+def operations(closed: Any) -> set[str]:
     """Name every operation in a jaxpr, those of its inner jaxprs included."""
     names = set()
-    for equation in jaxpr.eqns:
+    for equation in body(closed).eqns:
         names.add(equation.primitive.name)
         for sub in core.jaxprs_in_params(equation.params):
-            names |= operations(body(sub))
+            names |= operations(sub)
     return names

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.extend import core
 
-from jaxcam.derivatives.chunks import fitting
-from jaxcam.derivatives.layout import evaluate, results
-from jaxcam.derivatives.structure import body
+from jaxcam.derivatives.chunks import dealt, fitting
+from jaxcam.derivatives.layout import run_plain
+from jaxcam.derivatives.merge import merged
+from jaxcam.derivatives.structure import body, evaluate, results
 
 POSITION, CHANNEL = 0, 1  # the arguments of what is swept
 
@@ -25,53 +26,54 @@ Along = Callable[[tuple[Array, ...]], tuple[Array, ...]]
 
 
 class Parts(NamedTuple):
-    """The equations of a jaxpr by what they depend on, and the variables that each passes on."""
+    """The equations of a jaxpr by what they depend on, and what each variable depends on."""
 
-    jaxpr: Any
+    closed: core.ClosedJaxpr
     equations: dict[frozenset[int], list[Any]]
     depends: dict[Any, frozenset[int]]
 
+    @property
+    def jaxpr(self) -> Any:
+        """The jaxpr without its constants."""
+        return body(self.closed)
 
-def sweep(along: Along, shape: Sequence[int], chunk_size: int | None) -> list[Array]:
-    """Map ``along(coordinates) -> scalars`` over all elements of an array of a shape."""
+    @property
+    def moved(self) -> frozenset[int]:
+        """What the results depend on: the position (0), the channel (1), or both."""
+        return frozenset().union(*(_level(self, atom) for atom in self.jaxpr.outvars))
+
+
+def sweep(parts: Parts, shape: Sequence[int], chunk_size: int | None) -> list[Array]:
+    """Map what was divided over all elements of an array of a shape."""
     *spatial, channels = shape
     positions = math.prod(spatial)
-    closed = _traced(along, shape)
-    parts = _divide(body(closed))
-    known = dict(zip(parts.jaxpr.constvars, closed.consts, strict=True))
-    known = evaluate(parts.equations[frozenset()], known)
-    moved = _moved(parts)
-    counts = (positions if POSITION in moved else 1, channels if CHANNEL in moved else 1)
-    found = _mapped(parts, known, counts, chunk_size or fitting(closed, math.prod(counts)))
-    full = [jnp.broadcast_to(v, (positions, channels)) for v in found]
-    return [v.reshape(shape) for v in full]
+    constants = dict(zip(parts.jaxpr.constvars, parts.closed.consts, strict=True))
+    known = evaluate(parts.equations[frozenset()], constants, run_plain)
+    counts = (
+        positions if POSITION in parts.moved else 1,
+        channels if CHANNEL in parts.moved else 1,
+    )
+    at_once = chunk_size or fitting(parts.closed, math.prod(counts))
+    found = _mapped(parts, known, counts, at_once)
+    return [jnp.broadcast_to(v, (positions, channels)).reshape(shape) for v in found]
 
 
-def arguments_used(along: Along, shape: Sequence[int]) -> frozenset[int]:
-    """Say whether the results depend on the position (0), the channel (1), or both."""
-    return _moved(_divide(body(_traced(along, shape))))
-
-
-def _traced(along: Along, shape: Sequence[int]) -> Any:
-    """Trace ``along`` as a function of the numbers of a position and of a channel."""
+def divide(along: Along, shape: Sequence[int]) -> Parts:
+    """Trace ``along(coordinates) -> scalars`` as a function of the numbers of a position and of a
+    channel, and sort its equations by which of the two they depend on.
+    """
 
     def at(position: Array, channel: Array) -> tuple[Array, ...]:
         where = []
         for size in reversed(shape[:-1]):
-            where.append(position % size)
-            position = position // size
+            extent = jnp.int32(size)
+            where.append(lax.rem(position, extent))
+            position = lax.div(position, extent)
         return along((*reversed(where), channel))
 
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    return jax.make_jaxpr(at)(number, number)
-
-
-def _moved(parts: Parts) -> frozenset[int]:
-    return frozenset().union(*(_level(parts, atom) for atom in parts.jaxpr.outvars))
-
-
-def _divide(jaxpr: Any) -> Parts:
-    """Sort equations by the arguments (0: position, 1: channel) that they depend on."""
+    closed = merged(at, number, number)
+    jaxpr = body(closed)
     depends = {var: frozenset([i]) for i, var in enumerate(jaxpr.invars)}
     equations = {frozenset(key): [] for key in ((), (0,), (1,), (0, 1))}
     for equation in jaxpr.eqns:
@@ -79,7 +81,7 @@ def _divide(jaxpr: Any) -> Parts:
         level = frozenset().union(*(depends.get(a, frozenset()) for a in free))
         equations[level].append(equation)
         depends.update((var, level) for var in equation.outvars)
-    return Parts(jaxpr, equations, depends)
+    return Parts(closed, equations, depends)
 
 
 def _level(parts: Parts, atom: Any) -> frozenset[int]:
@@ -104,7 +106,7 @@ def _mapped(
 
         def one(number: Array) -> list[Array]:
             start = {**known, parts.jaxpr.invars[argument]: number}
-            found = evaluate(parts.equations[level], start)
+            found = evaluate(parts.equations[level], start, run_plain)
             return [found[var] for var in passed[level]]
 
         return jax.vmap(one)(numbers)
@@ -112,7 +114,7 @@ def _mapped(
     def elements(of_positions: list[Array], of_channels: list[Array]) -> list[Array]:
         def one(p: list[Array], c: list[Array]) -> list[Array]:
             given = zip((*passed[of_position], *passed[of_channel]), (*p, *c), strict=True)
-            return results(parts.jaxpr, evaluate(both, {**known, **dict(given)}))
+            return results(parts.jaxpr, evaluate(both, known | dict(given), run_plain))
 
         return jax.vmap(jax.vmap(one, in_axes=(None, 0)), in_axes=(0, None))(
             of_positions, of_channels
@@ -124,20 +126,13 @@ def _mapped(
         of_channels = run(of_channel, numbers)
         if held is not None:
             return elements(held, of_channels)
-        found = jax.lax.map(
-            lambda some: elements(run(of_position, some), of_channels), _dealt(positions, places)
+        found = lax.map(
+            lambda some: elements(run(of_position, some), of_channels), dealt(positions, places)
         )
         return [v.reshape(-1, chunk)[:positions] for v in found]
 
-    dealt = _dealt(channels, chunk)
-    found = jax.lax.map(turn, dealt)  # [steps, positions, chunk]
+    found = lax.map(turn, dealt(channels, chunk))  # [steps, positions, chunk]
     return [jnp.moveaxis(v, 0, 1).reshape(positions, -1)[:, :channels] for v in found]
-
-
-def _dealt(count: int, chunk: int) -> Array:
-    """Deal numbers into chunks; the last is filled up with repetitions."""
-    steps = -(-count // chunk)
-    return jnp.minimum(jnp.arange(steps * chunk, dtype=jnp.int32), count - 1).reshape(steps, chunk)
 
 
 def _passed_on(parts: Parts, level: frozenset[int]) -> list[Any]:

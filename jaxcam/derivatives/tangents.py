@@ -135,7 +135,7 @@ def cut(
         pattern = lax.pad(pattern, jnp.zeros((), pattern.dtype), widen)
     if tuple(sizes) == pattern.shape:
         return pattern
-    return lax.dynamic_slice(pattern, starts, sizes)
+    return lax.dynamic_slice(pattern, starts, sizes, allow_negative_indices=False)
 
 
 def _mask(term: Term, i: int, element: Element) -> Array:
@@ -209,7 +209,8 @@ def spread(term: Term, i: int, element: Element) -> Term:
     widths[i] = (below, above, 0)
     padded = lax.pad(term.values, jnp.zeros((), term.values.dtype), widths)
     start = below - begin(axis, element)
-    return term._replace(values=lax.dynamic_slice_in_dim(padded, start, full, i), axes=axes)
+    values = lax.dynamic_slice_in_dim(padded, start, full, i, allow_negative_indices=False)
+    return term._replace(values=values, axes=axes)
 
 
 def spread_all(term: Term, element: Element) -> Term:
@@ -255,6 +256,54 @@ def total(term: Term, element: Element) -> Array:
             masked = values if inside else values * _mask(term, i, element)
             values = masked.sum(i, keepdims=True)
     return jnp.dot(values.reshape(-1), part.reshape(-1), precision="highest")
+
+
+def summed(term: Term, over: Sequence[int], element: Element) -> Term:
+    """Sum over axes, which keep the size one; where a term is the same, only its pattern is summed.
+
+    Where values and pattern both vary, and along no other axis, the sum is a product of matrices.
+    """
+    both = [i for i in over if varies(term, [i]) and term.axes[i].kind != "same"]
+    other = [i for i in range(len(term.shape)) if i not in over]
+    if both:
+        apart = not any(varies(term, [i]) and term.values.shape[i] > 1 for i in other)
+        term = _contracted(term, both, element) if apart else localize(term, element)
+    if not varies(term, over):
+        pattern, term = term.pattern, localize(term._replace(pattern=None), element)
+        term = term._replace(pattern=pattern)
+    values, pattern = term.values, term.pattern
+    for i in over:
+        if varies(term, [i]) and pattern is not None:
+            pattern = pattern.sum(i, keepdims=True)
+        elif term.axes[i].kind == "same":
+            values = values * term.shape[i]
+    values = values.sum([i for i in over if term.axes[i].kind != "same"], keepdims=True)
+    axes = tuple(SAME if i in over else axis for i, axis in enumerate(term.axes))
+    shape = tuple(1 if i in over else size for i, size in enumerate(term.shape))
+    return Term(values, axes, shape, pattern, term.clean)
+
+
+def _contracted(term: Term, over: Sequence[int], element: Element) -> Term:
+    """Sum values times pattern over axes, where no other axis is one of both."""
+    assert term.pattern is not None
+    part = cut(term.pattern, term.axes, term.shape, element)
+    found = lax.dot_general(term.values, part, ((over, over), ((), ())), precision="highest")
+    # The axes left, of the values and then of the pattern; of each pair one has size one.
+    others = [i for i in range(len(term.shape)) if i not in over]
+    places = {i: term.values.shape[i] * part.shape[i] for i in others}
+    pairs = [n + k * len(others) for n in range(len(others)) for k in range(2)]
+    values = lax.transpose(found, pairs)
+    values = values.reshape([places.get(i, 1) for i in range(len(term.shape))])
+    axes = tuple(
+        SAME
+        if i in over
+        else whole(term.shape[i])
+        if axis.kind == "same" and places[i] > 1
+        else axis
+        for i, axis in enumerate(term.axes)
+    )
+    shape = tuple(1 if i in over else size for i, size in enumerate(term.shape))
+    return Term(values, axes, shape, None, term.clean)
 
 
 # Sums and products.
@@ -343,6 +392,8 @@ def _aligned(s: Term, t: Term, i: int, element: Element) -> tuple[Term, Term]:
 
 
 def _crop(term: Term, i: int, axis: Axis) -> Term:
+    if term.axes[i] == axis:
+        return term
     start = axis.low - term.axes[i].low
     values = lax.slice_in_dim(term.values, start, start + axis.size, axis=i)
     return term._replace(values=values, axes=(*term.axes[:i], axis, *term.axes[i + 1 :]))

@@ -19,6 +19,7 @@ from programs import conv, dense, spatial_mean
 import jaxcam
 from jaxcam.derivatives import adjoint, chunks
 from jaxcam.derivatives.auto import ENGINES, choose
+from jaxcam.derivatives.traced import trace
 from jaxcam.errors import JaxcamError, NotProved
 
 QUICK = {"xla_backend_optimization_level": 0}  # compiles faster; what is computed is the same
@@ -87,7 +88,7 @@ def test_the_form_is_proved(row):
     u, a = scored(layers), jnp.asarray(point(6, 6, 3), jnp.float32)
     found = [c.name for c in jaxcam.explain_engine(u, a).candidates if c.proof.applies]
     assert form in found
-    assert choose(form, u, a).name == form
+    assert choose(form, trace(u, a)).name == form
 
 
 # One operation away from the form that is asked for, and the words for it.
@@ -157,7 +158,9 @@ def check(case, how="jit"):
     truth = oracles.brute_force(u, a)
     if not np.isfinite(truth).all():
         return None
-    proofs = [engine.prove(u, jnp.asarray(a, jnp.float32), engine.name) for engine in ENGINES]
+    proofs = [
+        engine.prove(trace(u, jnp.asarray(a, jnp.float32)), engine.name) for engine in ENGINES
+    ]
     for engine, proof in zip(ENGINES, proofs, strict=True):
         if engine.exact and proof.applies and engine.name != "directional":
             assert_close(derive(u, a, engine=engine.name, how=how), truth)
@@ -399,7 +402,7 @@ REFUSED = {
 def test_the_rest_is_refused_in_words(row):
     layers, words, _ = row
     u, a = scored(layers), jnp.asarray(point(*MAP), jnp.float32)
-    proof = adjoint.prove(u, a)
+    proof = adjoint.prove(trace(u, a))
     assert not proof.applies
     assert re.search(words, proof.words)
     with pytest.raises(NotProved, match=re.escape(proof.words)):
@@ -420,7 +423,7 @@ def test_complex_numbers_are_refused_where_dtypes_are_promoted():
     with jax.numpy_dtype_promotion("standard"):
         a = jnp.asarray(point(*MAP), jnp.float32)
         for layers in (in_complex_numbers, spectrum):
-            assert "complex" in adjoint.prove(scored(layers), a).words
+            assert "complex" in adjoint.prove(trace(scored(layers), a)).words
 
 
 def test_a_number_is_no_map():

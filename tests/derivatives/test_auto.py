@@ -10,6 +10,7 @@ import tails
 
 import jaxcam
 from jaxcam.derivatives import auto
+from jaxcam.derivatives.traced import trace
 
 SOME = [
     tail
@@ -26,17 +27,17 @@ def test_what_is_explained_is_what_is_taken(tail, kind):
     u = oracles.log_score(tail.scores, tails.CLASS, kind)
     a = jax.ShapeDtypeStruct(tail.shape, jnp.float32)
     decision = jaxcam.explain_engine(u, a)
-    chosen = auto.choose("auto", u, a)
+    chosen = auto.choose("auto", trace(u, a))
     assert decision.chosen == chosen.name
     assert {c.engine.name for c in decision.candidates} == {e.name for e in auto.ENGINES}
     for candidate in decision.candidates:
         assert candidate.proof.words
         assert (candidate.operations is not None) == candidate.proof.applies
         if candidate.proof.applies:
-            assert auto.choose(candidate.name, u, a).name == candidate.name
+            assert auto.choose(candidate.name, trace(u, a)).name == candidate.name
         else:
             with pytest.raises(jaxcam.NotProved):
-                auto.choose(candidate.name, u, a)
+                auto.choose(candidate.name, trace(u, a))
     serving = [c for c in decision.candidates if c.engine.exact and c.proof.applies]
     single = [c for c in serving if c.engine.single]
     assert decision.chosen in {c.name for c in single or cheapest(serving)}

@@ -7,6 +7,7 @@ import pytest
 
 from jaxcam.derivatives import chunks, directional
 from jaxcam.derivatives.needs import needs
+from jaxcam.derivatives.traced import trace
 
 W = np.ones((10, 20), np.float32)
 KERNEL = np.ones((3, 3, 4, 8), np.float32)
@@ -77,7 +78,7 @@ def test_memory_of_a_chunk_stays_near_the_budget(width):
         return jnp.tanh(jnp.tanh(a @ up) @ up.T).sum()
 
     def run(a):
-        return directional.derive(lambda a: (u(a), None), a)[0]
+        return directional.derive(trace(u, a), a)[0]
 
     a = jnp.ones((8, 8, 16))
     plan = jax.jit(run).lower(a).compile().memory_analysis()

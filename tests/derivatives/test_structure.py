@@ -16,6 +16,7 @@ from jax import lax
 
 from jaxcam.derivatives import affine
 from jaxcam.derivatives.structure import Dependence, Structure, analyse
+from jaxcam.derivatives.traced import trace
 
 MAY_BE_REFUSED = {"cond"}
 """Piecewise affine tails whose proof may not be found; that of every other one is."""
@@ -39,7 +40,7 @@ def largest(*values) -> float:
 def check_claims(u, a, brute_force=oracles.brute_force) -> Structure:
     """Hold every claim about ``u`` against brute force at ``a``."""
     with jax.enable_x64(True):
-        found = analyse(u, jnp.asarray(a))
+        found = analyse(trace(u, jnp.asarray(a)))
     assert found.error is None
     if found.gradient is not Dependence.VARYING or found.pooled:
         check_derivatives(found, *brute_force(u, a))
@@ -81,7 +82,7 @@ def test_tail_is_proved_when_it_is_piecewise_affine(tail):
 @every_tail
 def test_softmax_is_never_piecewise_affine(tail):
     u = oracles.log_score(tail.scores, tails.CLASS, "softmax")
-    found = analyse(u, jnp.asarray(tails.point(tail), jnp.float32))
+    found = analyse(trace(u, jnp.asarray(tails.point(tail), jnp.float32)))
     assert found.score is found.gradient is Dependence.VARYING
     assert found.pooled == (tail.name in POOLED)
     if found.pooled:
@@ -180,7 +181,7 @@ CURVED = (
 def test_curved_scores_are_not_proved(u):
     a = tails.normal("curved", *SHAPE)
     with jax.enable_x64(True):
-        found, proof = analyse(u, jnp.asarray(a)), affine.prove(u, jnp.asarray(a))
+        found, proof = analyse(trace(u, jnp.asarray(a))), affine.prove(trace(u, jnp.asarray(a)))
     assert found.error is None
     assert found.gradient is Dependence.VARYING
     assert not proof.applies
@@ -200,7 +201,7 @@ def test_printing_is_no_obstacle():
         return jax.nn.relu(a).sum()
 
     a = jnp.ones(SHAPE)
-    assert analyse(u, a) == analyse(rectified, a)
+    assert analyse(trace(u, a)) == analyse(trace(rectified, a))
 
 
 # Programs at random: every operation maps values of SHAPE to a value of SHAPE.
