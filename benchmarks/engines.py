@@ -92,18 +92,39 @@ def measure(tail: Tail, shape: tuple[int, ...], repeats: int) -> dict[str, Any]:
             rows[engine.name]["relative_error"] = relative_error(calls[engine.name](), u, a)
     exact = {engine.name for engine in engines if engine.exact} | {BASE}
     best = min(exact, key=lambda name: rows[name]["seconds"])
-    began = time.perf_counter()
     auto = choose("auto", trace(u, a)).engine.name
-    choosing = time.perf_counter() - began
     return {
         "shape": shape,
         "engines": rows,
         "refused": {name: proof.words for name, proof in proofs.items() if not proof.applies},
         "auto": auto,
-        "choosing_seconds": choosing,
+        **compile_times(u, a),
         "best_exact": best,
         "auto_over_best": median_ratio(seconds, auto, best),
         "target": {"base": tail.base, "factor": tail.target, **reached(tail, seconds, auto, best)},
+    }
+
+
+def compile_times(u: Partial, a: Array) -> dict[str, float]:
+    """Time choosing an engine and compiling it, against compiling the plain gradient."""
+
+    def seconds(run: Callable[[Partial, Array], Any]) -> float:
+        began = time.perf_counter()
+        jax.jit(run).lower(u, a).compile()
+        return time.perf_counter() - began
+
+    turns = [  # of new functions every time: nothing is cached
+        (
+            seconds(lambda u, a: jax.grad(u)(a)),
+            seconds(lambda u, a: choose("auto", trace(u, a)).derive(a)[0]),
+        )
+        for _ in range(3)
+    ]
+    gradient, chosen = (statistics.median(times) for times in zip(*turns, strict=True))
+    return {
+        "gradient_compile_seconds": gradient,
+        "choose_and_compile_seconds": chosen,
+        "compile_over_gradient": chosen / gradient,
     }
 
 
@@ -248,7 +269,8 @@ def show(tail: Tail, row: dict[str, Any]) -> None:
     console.print(
         f"auto: {row['auto']}, {row['auto_over_best']:.2f} times the best ({row['best_exact']}); "
         f"target {target['factor']} against {target['base']}: {target['measured']:.3g}, "
-        f"{'met' if target['met'] else 'missed'}"
+        f"{'met' if target['met'] else 'missed'}; choosing and compiling: "
+        f"{row['compile_over_gradient']:.1f} times compiling the gradient"
     )
     if "growth" in row:
         console.print("growth:", row["growth"])

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import statistics
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 
 RESULTS = Path(__file__).parent / "results"
+SHORTEST_TURN = 0.02  # seconds: below that the clock and the operating system are heard
 
 
 def environment() -> dict[str, Any]:
@@ -30,17 +32,24 @@ def environment() -> dict[str, Any]:
 def paired_seconds(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
     """Time compiled calls in turns, so that a slow moment of the machine meets all of them.
 
-    Each call runs once first, unmeasured, and is waited for.
+    Each call runs twice first, unmeasured; a fast one is repeated within its turn.
     """
-    for call in calls.values():
-        jax.block_until_ready(call())
+    often = {}
+    for name, call in calls.items():
+        _seconds(call, 1)
+        often[name] = max(1, math.ceil(SHORTEST_TURN / _seconds(call, 1)))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            began = time.perf_counter()
-            jax.block_until_ready(call())
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(_seconds(call, often[name]))
     return seconds
+
+
+def _seconds(call: Callable[[], Any], often: int) -> float:
+    began = time.perf_counter()
+    for _ in range(often):
+        jax.block_until_ready(call())
+    return (time.perf_counter() - began) / often
 
 
 def median_ratio(seconds: dict[str, list[float]], name: str, base: str) -> float:

@@ -33,8 +33,10 @@ from jaxcam.derivatives.sweep import POSITION, divide, sweep
 from jaxcam.derivatives.tangents import (
     Element,
     Tangent,
+    Term,
     collect,
     dense,
+    joint,
     multiplied,
     scaled,
     spread_all,
@@ -108,16 +110,9 @@ def second_and_third(
             u2 = u2 + jnp.vdot(weight, curved(number).quadratic, precision="highest")
             u3 = u3 + jnp.vdot(weight, curved(number).cubic, precision="highest")
         else:
-            u2 = u2 + _sum(quadratic(number), weight, element)
-            u3 = u3 + _sum(_cubic(way, node), weight, element)
+            bent = _bent(way, node, weight)
+            u2, u3 = u2 + bent[0], u3 + bent[1]
     return u2, u3
-
-
-def _sum(tangent: Tangent, weight: Array, element: Element) -> Array:
-    return sum(
-        (total(times(term, weight, element), element) for term in tangent),
-        start=jnp.zeros((), weight.dtype),
-    )
 
 
 def _carried(way: Way, node: Node, tangent: Callable[[int], Tangent]) -> Tangent:
@@ -202,21 +197,35 @@ def _quadratic(way: Way, node: Node) -> Tangent:
     return collect(found, way.element)
 
 
-def _cubic(way: Way, node: Node) -> Tangent:
-    """Give ``f'''[J, J, J] + 3 f''[J, Z]`` of a pointwise node."""
-    found, element = [], way.element
+def _bent(way: Way, node: Node, weight: Array) -> tuple[Array, Array]:
+    """Give what a pointwise node adds to ``u2`` and ``u3``.
+
+    Products are not written out as tangents: each is summed with its weight at once.
+    """
+    u2, u3 = jnp.zeros((), way.point.dtype), jnp.zeros((), way.point.dtype)
     for key, partial in way.point.partials[node.result].items():
         tangents = [way.first(node.operands[i]) for i in key]
-        if len(key) == 3:
-            both = multiplied(tangents[0], tangents[1], element)
-            terms = multiplied(both, tangents[2], element)
-            often = len(set(itertools.permutations(key)))
-            found += [times(scaled(term, often), partial, element) for term in terms]
+        often = len(set(itertools.permutations(key)))
         if len(key) == 2:
-            for place in range(2 if key[0] != key[1] else 1):
-                bent = way.second(node.operands[key[1 - place]])
-                terms = multiplied(tangents[place], bent, element)
-                found += [times(scaled(term, 3), partial, element) for term in terms]
+            u2 = u2 + often * _contraction(way, tangents, weight, partial)
+            for place in range(often):
+                bent = [tangents[place], way.second(node.operands[key[1 - place]])]
+                u3 = u3 + 3 * _contraction(way, bent, weight, partial)
+        if len(key) == 3:
+            u3 = u3 + often * _contraction(way, tangents, weight, partial)
+    return u2, u3
+
+
+def _contraction(way: Way, tangents: Sequence[Tangent], weight: Array, partial: Array) -> Array:
+    """Sum the product of tangents, times ``weight`` and ``partial``, over all places."""
+    pattern = joint(weight, partial, way.element)
+    products: dict[tuple[int, ...], list[tuple[Term, ...]]] = {}
+    for terms in itertools.product(*tangents):  # equal ones, in whatever order, are computed once
+        products.setdefault(tuple(sorted(map(id, terms))), []).append(terms)
+    found = jnp.zeros((), way.point.dtype)
+    for equal in products.values():
+        one = total(equal[0], pattern, way.element)
+        found = found if one is None else found + len(equal) * one
     return found
 
 

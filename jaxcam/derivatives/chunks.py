@@ -24,13 +24,13 @@ def fitting(program: core.ClosedJaxpr, count: int) -> int:
 
 
 def dealt(count: int, chunk: int) -> Array:
-    """Deal the numbers below ``count`` into chunks, ``[steps, chunk]``.
+    """Deal the numbers below ``count`` into equal chunks, ``[steps, at most chunk]``.
 
-    The last chunk is filled up with repetitions: a remainder of its own would be traced twice.
+    The last is filled up with repetitions: a remainder of its own would be traced twice.
     """
     steps = -(-count // chunk)
-    numbers = jnp.arange(steps * chunk, dtype=jnp.int32)
-    return jnp.minimum(numbers, count - 1).reshape(steps, chunk)
+    numbers = jnp.arange(steps * -(-count // steps), dtype=jnp.int32)
+    return jnp.minimum(numbers, count - 1).reshape(steps, -1)
 
 
 def in_chunks(function: Callable[[Array], Any], count: int, chunk: int) -> Any:

@@ -1,6 +1,7 @@
 """What a convolution does to a tangent: a window of it becomes a larger window."""
 
-import functools
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcam.derivatives.step import Step, whole_map
-from jaxcam.derivatives.tangents import Axis, Term, begin, localize, spread, whole
+from jaxcam.derivatives.tangents import Axis, Term, begin, cleaned, localize, spread, whole
 
 
 def convolve(term: Term, step: Step) -> Term:
@@ -18,7 +19,7 @@ def convolve(term: Term, step: Step) -> Term:
     if step.place == 1 or not _is_plain(step.equation):
         return whole_map(term, step)
     params, sides = step.params, _sides(step.equation, step.shape)
-    term = localize(term, step.element)
+    term = cleaned(localize(term, step.element), spatial, step.element)
     for side in sides:
         if not _stays_small(term.axes[side.axis], side, term.shape[side.axis]):
             term = spread(term, side.axis, step.element)
@@ -43,10 +44,7 @@ def convolve(term: Term, step: Step) -> Term:
     places = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
     back = sorted(range(x.ndim), key=lambda i: places[i])
     last = (term.axes[batch], *axes, out_axis)
-    clean = all(axis.kind != "window" for axis in axes)
-    return Term(
-        lax.transpose(found, back), tuple(last[i] for i in back), step.shape, clean=clean
-    )  # fmt: skip
+    return Term(lax.transpose(found, back), tuple(last[i] for i in back), step.shape)
 
 
 def pointlike_axes(equation: Any) -> list[int | None]:
@@ -114,7 +112,7 @@ def _stays_small(axis: Axis, side: Side, full: int) -> bool:
 def _convolved(axis: Axis, side: Side) -> Axis:
     if axis.kind == "window":
         low = axis.low + side.pads[0] - side.reach
-        return Axis("window", axis.size + side.reach, axis.step, low)
+        return Axis("window", axis.size + side.reach, axis.step, low, clean=side.pointlike)
     return axis if side.pointlike else whole(side.out)
 
 
@@ -153,16 +151,15 @@ def _overlap_add(x: Array, kernel: Array, dilations: Sequence[int], precision: A
     flipped = lax.rev(kernel, tuple(range(rank)))
     over = (((rank,), (rank,)), ((), ()))
     copies = lax.dot_general(x[0], flipped, over, precision=precision)  # [*n, *kernel, out]
-    zero = jnp.zeros((), copies.dtype)
-    for d, (size, dilation) in enumerate(zip(sizes, dilations, strict=True)):
-        if dilation == 1 and copies.shape[d] == 1:  # one place becomes a copy of the kernel
-            copies = jnp.moveaxis(jnp.squeeze(copies, d), rank - 1, d)
-            continue
-        moved = []
-        for k in range(size):  # the axis of the kernel that stands first among those left
-            part = lax.index_in_dim(copies, k, rank, keepdims=False)
-            widths = [(0, 0, 0)] * part.ndim
-            widths[d] = (k * dilation, (size - 1 - k) * dilation, 0)
-            moved.append(lax.pad(part, zero, widths))
-        copies = functools.reduce(jnp.add, moved)
-    return copies[None]
+    places = copies.shape[:rank]
+    reach = [(size - 1) * dilation for size, dilation in zip(sizes, dilations, strict=True)]
+    if math.prod(places) == 1 and not any(d > 1 for d in dilations):
+        return copies.reshape(1, *sizes, -1)  # one place becomes a copy of the kernel
+    shape = [n + more for n, more in zip(places, reach, strict=True)]
+    found = jnp.zeros((*shape, copies.shape[-1]), copies.dtype)
+    for taps in itertools.product(*map(range, sizes)):
+        begins = [tap * dilation for tap, dilation in zip(taps, dilations, strict=True)]
+        there = tuple(slice(b, b + n) for b, n in zip(begins, places, strict=True))
+        # Added in place: a sum of padded copies, one for each tap, takes three times as long.
+        found = found.at[there].add(copies[(..., *taps, slice(None))])
+    return found[None]

@@ -45,7 +45,6 @@ def broadcast(term: Term, step: Step) -> Term:
         tuple(axes),
         step.shape,
         None if term.pattern is None else term.pattern.reshape(pattern_shape),
-        term.clean,
     )
 
 
@@ -57,7 +56,6 @@ def transpose(term: Term, step: Step) -> Term:
         tuple(term.axes[i] for i in order),
         step.shape,
         None if term.pattern is None else lax.transpose(term.pattern, order),
-        term.clean,
     )
 
 
@@ -77,7 +75,7 @@ def reshape(term: Term, step: Step) -> Term:
             for j in news:
                 axes[j] = whole(step.shape[j])
     values = term.values.reshape([axis.size for axis in axes])
-    return Term(values, tuple(axes), step.shape, _reshaped_pattern(term, step.shape), term.clean)
+    return Term(values, tuple(axes), step.shape, _reshaped_pattern(term, step.shape))
 
 
 def _reshaped_pattern(term: Term, shape: Sequence[int]) -> Array | None:
@@ -128,7 +126,7 @@ def reduce_sum(term: Term, step: Step) -> Term:
     term = summed(term, over, step.element)
     axes = tuple(axis for i, axis in enumerate(term.axes) if i not in over)
     pattern = None if term.pattern is None else lax.squeeze(term.pattern, over)
-    return Term(lax.squeeze(term.values, over), axes, step.shape, pattern, term.clean)
+    return Term(lax.squeeze(term.values, over), axes, step.shape, pattern)
 
 
 def dot_general(term: Term, step: Step) -> Term:
@@ -177,7 +175,7 @@ def dot_general(term: Term, step: Step) -> Term:
             ones = [1] * len(free)
             pattern = pattern.reshape(left + ones if step.place == 0 else ones + left)
     axes = (*kept, *new) if step.place == 0 else (*new, *kept)
-    return Term(values, axes, step.shape, pattern, term.clean)
+    return Term(values, axes, step.shape, pattern)
 
 
 def _contractible(term: Term, over: Sequence[int], element: Element) -> Term:
@@ -204,7 +202,7 @@ def concatenate(term: Term, step: Step) -> Term:
     widths[i] = (before, sum(sizes) - before - sizes[step.place], 0)
     values = lax.pad(term.values, jnp.zeros((), term.values.dtype), widths)
     axes = (*term.axes[:i], whole(step.shape[i]), *term.axes[i + 1 :])
-    return Term(values, axes, step.shape, clean=term.clean)
+    return Term(values, axes, step.shape)
 
 
 def axes_before(equation: Any, place: int, over: Sequence[int]) -> list[int] | None:

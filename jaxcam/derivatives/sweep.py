@@ -129,7 +129,7 @@ def _mapped(
         found = lax.map(
             lambda some: elements(run(of_position, some), of_channels), dealt(positions, places)
         )
-        return [v.reshape(-1, chunk)[:positions] for v in found]
+        return [v.reshape(-1, *v.shape[2:])[:positions] for v in found]
 
     found = lax.map(turn, dealt(channels, chunk))  # [steps, positions, chunk]
     return [jnp.moveaxis(v, 0, 1).reshape(positions, -1)[:, :channels] for v in found]

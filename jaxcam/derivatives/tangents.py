@@ -12,6 +12,7 @@ them: what does not depend on the position or the channel is not computed for ea
 `jax.vmap` leaves it alone.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
@@ -23,13 +24,15 @@ from jax import Array, lax
 class Axis(NamedTuple):
     """How a term extends along one axis: ``size`` numbers, for ``all`` places, for a ``window`` or
     the ``same`` one for all. A window begins at ``step . coordinates + low`` and may run over the
-    ends of the axis.
+    ends of the axis; what it holds there does not count, and is known to be zero if it is
+    ``clean``.
     """
 
     kind: Literal["all", "same", "window"]
     size: int
     step: tuple[int, ...] = ()
     low: int = 0
+    clean: bool = True
 
 
 class Element(NamedTuple):
@@ -47,15 +50,13 @@ class Term(NamedTuple):
     """``values * pattern`` on the places that ``axes`` name, zero elsewhere.
 
     values: as many axes as the value of shape ``shape``, of the sizes that ``axes`` say. pattern:
-    the same, of size one where it is constant; None is one everywhere. clean: values that a window
-    has beyond the ends of an axis are known to be zero.
+    the same, of size one where it is constant; None is one everywhere.
     """
 
     values: Array
     axes: tuple[Axis, ...]
     shape: tuple[int, ...]
     pattern: Array | None = None
-    clean: bool = True
 
 
 Tangent = list[Term]
@@ -107,14 +108,6 @@ def stays_inside(axis: Axis, size: int, element: Element) -> bool:
     return first >= 0 and last + axis.size <= size
 
 
-def is_inside(term: Term, element: Element) -> bool:
-    """Say the same of all windows of a term."""
-    return all(
-        stays_inside(axis, size, element)
-        for axis, size in zip(term.axes, term.shape, strict=True)
-    )  # fmt: skip
-
-
 def cut(
     pattern: Array, axes: Sequence[Axis], shape: Sequence[int], element: Element
 ) -> Array:  # fmt: skip
@@ -152,10 +145,11 @@ def _mask(term: Term, i: int, element: Element) -> Array:
 
 def times(term: Term, pattern: Array | None, element: Element) -> Term:
     """Multiply by an array that does not depend on the element."""
-    return term._replace(pattern=_pattern(term.pattern, pattern, element))
+    return term._replace(pattern=joint(term.pattern, pattern, element))
 
 
-def _pattern(p: Array | None, q: Array | None, element: Element) -> Array | None:
+def joint(p: Array | None, q: Array | None, element: Element) -> Array | None:
+    """Multiply two patterns; the same two give the same array."""
     if p is None or q is None:
         return q if p is None else p
     key = (min(id(p), id(q)), max(id(p), id(q)))
@@ -170,21 +164,26 @@ def varies(term: Term, axes: Iterable[int]) -> bool:
 
 
 def localize(term: Term, element: Element) -> Term:
-    """Multiply the pattern in, and clean what lies beyond the ends."""
-    values, axes, cleaned = term.values, term.axes, set()
-    if term.pattern is not None:
-        part = cut(term.pattern, axes, term.shape, element)
-        axes = tuple(
-            whole(full) if axis.kind == "same" and size > 1 else axis
-            for axis, full, size in zip(axes, term.shape, term.pattern.shape, strict=True)
-        )
-        cleaned = {i for i, size in enumerate(term.pattern.shape) if size > 1}
-        values = values * part
-    found = Term(values, axes, term.shape)
-    for i, (axis, full) in enumerate(zip(axes, term.shape, strict=True)):
-        if not (term.clean or i in cleaned or stays_inside(axis, full, element)):
-            found = found._replace(values=found.values * _mask(found, i, element))
-    return found
+    """Multiply the pattern in."""
+    if term.pattern is None:
+        return term
+    axes = tuple(
+        axis if size == 1 else whole(full) if axis.kind == "same" else axis._replace(clean=True)
+        for axis, full, size in zip(term.axes, term.shape, term.pattern.shape, strict=True)
+    )
+    part = cut(term.pattern, term.axes, term.shape, element)
+    return Term(term.values * part, axes, term.shape)
+
+
+def cleaned(term: Term, over: Iterable[int], element: Element) -> Term:
+    """Put zeros where windows along these axes lie beyond the ends."""
+    for i in over:
+        axis = term.axes[i]
+        if not (axis.clean or stays_inside(axis, term.shape[i], element)):
+            values = term.values * _mask(term, i, element)
+            axes = (*term.axes[:i], axis._replace(clean=True), *term.axes[i + 1 :])
+            term = term._replace(values=values, axes=axes)
+    return term
 
 
 def spread(term: Term, i: int, element: Element) -> Term:
@@ -223,7 +222,7 @@ def spread_all(term: Term, element: Element) -> Term:
 def _fit(term: Term, axes: tuple[Axis, ...], element: Element) -> Term:
     """Store a term on larger axes that hold its own."""
     for i, (old, new) in enumerate(zip(term.axes, axes, strict=True)):
-        if old == new:
+        if old._replace(clean=new.clean) == new:
             continue
         if new.kind != "window":
             term = spread(term, i, element)
@@ -236,74 +235,73 @@ def _fit(term: Term, axes: tuple[Axis, ...], element: Element) -> Term:
     return term
 
 
-def total(term: Term, element: Element) -> Array:
-    """Sum a term over all places."""
-    pattern, values = term.pattern, term.values
-    for i, (axis, full) in enumerate(zip(term.axes, term.shape, strict=True)):
-        if axis.kind != "same":
-            continue
-        if pattern is None or pattern.shape[i] == 1:
-            values = values * full
-        else:
-            pattern = pattern.sum(i, keepdims=True)
-    found = term._replace(values=values, pattern=None)
-    if pattern is None:
-        return localize(found, element).values.sum()
-    part = cut(pattern, term.axes, term.shape, element)
-    for i, size in enumerate(pattern.shape):
-        if size == 1:
-            inside = term.clean or stays_inside(term.axes[i], term.shape[i], element)
-            masked = values if inside else values * _mask(term, i, element)
-            values = masked.sum(i, keepdims=True)
-    return jnp.dot(values.reshape(-1), part.reshape(-1), precision="highest")
-
-
 def summed(term: Term, over: Sequence[int], element: Element) -> Term:
     """Sum over axes, which keep the size one; where a term is the same, only its pattern is summed.
 
-    Where values and pattern both vary, and along no other axis, the sum is a product of matrices.
+    Where values and pattern both vary, the sum is a product of matrices: one for each place along
+    the other axes on which both vary, as long as those are few.
     """
     both = [i for i in over if varies(term, [i]) and term.axes[i].kind != "same"]
     other = [i for i in range(len(term.shape)) if i not in over]
     if both:
-        apart = not any(varies(term, [i]) and term.values.shape[i] > 1 for i in other)
-        term = _contracted(term, both, element) if apart else localize(term, element)
-    if not varies(term, over):
-        pattern, term = term.pattern, localize(term._replace(pattern=None), element)
-        term = term._replace(pattern=pattern)
+        shared = [i for i in other if varies(term, [i]) and term.values.shape[i] > 1]
+        many = _room(term, shared) > _room(term, both)
+        term = localize(term, element) if many else _contracted(term, both, element)
+    term = cleaned(term, [i for i in over if not varies(term, [i])], element)
     values, pattern = term.values, term.pattern
     for i in over:
         if varies(term, [i]) and pattern is not None:
             pattern = pattern.sum(i, keepdims=True)
         elif term.axes[i].kind == "same":
             values = values * term.shape[i]
-    values = values.sum([i for i in over if term.axes[i].kind != "same"], keepdims=True)
+    extended = [i for i in over if values.shape[i] > 1]
+    values = values.sum(extended, keepdims=True) if extended else values
     axes = tuple(SAME if i in over else axis for i, axis in enumerate(term.axes))
     shape = tuple(1 if i in over else size for i, size in enumerate(term.shape))
-    return Term(values, axes, shape, pattern, term.clean)
+    return Term(values, axes, shape, pattern)
+
+
+def _room(term: Term, over: Iterable[int]) -> int:
+    return math.prod(term.values.shape[i] for i in over)
 
 
 def _contracted(term: Term, over: Sequence[int], element: Element) -> Term:
-    """Sum values times pattern over axes, where no other axis is one of both."""
+    """Sum values times pattern over axes along which both vary."""
     assert term.pattern is not None
     part = cut(term.pattern, term.axes, term.shape, element)
-    found = lax.dot_general(term.values, part, ((over, over), ((), ())), precision="highest")
-    # The axes left, of the values and then of the pattern; of each pair one has size one.
-    others = [i for i in range(len(term.shape)) if i not in over]
-    places = {i: term.values.shape[i] * part.shape[i] for i in others}
-    pairs = [n + k * len(others) for n in range(len(others)) for k in range(2)]
-    values = lax.transpose(found, pairs)
-    values = values.reshape([places.get(i, 1) for i in range(len(term.shape))])
-    axes = tuple(
-        SAME
-        if i in over
-        else whole(term.shape[i])
-        if axis.kind == "same" and places[i] > 1
-        else axis
-        for i, axis in enumerate(term.axes)
-    )
+    values = einsum([term.values, part], [i for i in range(len(term.shape)) if i not in over])
+    axes = list(term.axes)
+    for i, (axis, size) in enumerate(zip(term.axes, values.shape, strict=True)):
+        if i in over:
+            axes[i] = SAME
+        elif varies(term, [i]):
+            axes[i] = whole(size) if axis.kind == "same" else axis._replace(clean=True)
     shape = tuple(1 if i in over else size for i, size in enumerate(term.shape))
-    return Term(values, axes, shape, None, term.clean)
+    return Term(values, tuple(axes), shape)
+
+
+def einsum(factors: Sequence[Array], kept: Sequence[int]) -> Array:
+    """Sum a product over all axes but some; factors of size one along an axis are constant there.
+
+    The widest are multiplied first, and summed at once over what no other factor varies along: so
+    a sum over channels becomes a product of matrices, one for each place, before what depends on
+    the place alone comes in.
+    """
+    found, *others = sorted(factors, key=lambda factor: -factor.size)
+    while others:
+        other = others.pop(0)
+        waiting = [i for i in range(found.ndim) if any(rest.shape[i] > 1 for rest in others)]
+        found = _summed_product(found, other, {*kept, *waiting})
+    return found.sum([i for i in range(found.ndim) if i not in kept], keepdims=True)
+
+
+def _summed_product(x: Array, y: Array, kept: set[int]) -> Array:
+    sizes = [max(pair) for pair in zip(x.shape, y.shape, strict=True)]
+    names = [[i for i, size in enumerate(v.shape) if size > 1] for v in (x, y)]
+    left = [i for i in sorted({*names[0], *names[1]}) if i in kept]
+    x, y = (v.reshape([v.shape[i] for i in name]) for v, name in zip((x, y), names, strict=True))
+    found = jnp.einsum(x, names[0], y, names[1], left, precision="highest")
+    return found.reshape([size if i in left else 1 for i, size in enumerate(sizes)])
 
 
 # Sums and products.
@@ -317,7 +315,7 @@ def _join(s: Axis, t: Axis, full: int) -> Axis:
         low = min(s.low, t.low)
         size = max(s.low + s.size, t.low + t.size) - low
         if size < full:
-            return Axis("window", size, s.step, low)
+            return Axis("window", size, s.step, low, s.clean and t.clean)
     return whole(full)
 
 
@@ -332,8 +330,8 @@ def plus(s: Term, t: Term, element: Element) -> Term | None:
         if varies(s, mixed) or varies(t, mixed):
             return None
         s, t = localize(s, element), localize(t, element)
-    s, t = _fit(s, axes, element), _fit(t, axes, element)
-    return s._replace(values=s.values + t.values, clean=s.clean and t.clean)
+    s, t = _fit(s, axes, element)._replace(axes=axes), _fit(t, axes, element)
+    return s._replace(values=s.values + t.values)
 
 
 def collect(terms: Iterable[Term], element: Element, most: int = 6) -> Tangent:
@@ -355,48 +353,83 @@ def collect(terms: Iterable[Term], element: Element, most: int = 6) -> Tangent:
 
 def product(s: Term, t: Term, element: Element) -> Term | None:
     """Multiply two terms place by place; None is zero."""
-    axes = []
-    for i, full in enumerate(s.shape):
-        s, t = _aligned(s, t, i, element)
-        x, y = s.axes[i], t.axes[i]
-        if x.kind == y.kind == "window":
-            low, high = max(x.low, y.low), min(x.low + x.size, y.low + y.size)
-            if low >= high:
-                return None
-            shared = Axis("window", high - low, x.step, low)
-            s, t = _crop(s, i, shared), _crop(t, i, shared)
-            axes.append(shared)
-        elif x.kind == "window" or y.kind == "window":
-            window, other = (s, t) if x.kind == "window" else (t, s)
-            axis = window.axes[i]
-            if other.axes[i].kind == "all":
-                kept = [Axis("all", n) for n in other.values.shape]
-                kept[i] = axis
-                shape = [*other.values.shape[:i], full, *other.values.shape[i + 1 :]]
-                values = cut(other.values, kept, shape, element)
-                other = other._replace(values=values)
-                s, t = (s, other) if window is s else (other, t)
-            axes.append(axis)
+    both = _aligned([s, t], element)
+    if both is None:
+        return None
+    s, t = both
+    return s._replace(values=s.values * t.values, pattern=joint(s.pattern, t.pattern, element))
+
+
+def total(terms: Sequence[Term], weight: Array | None, element: Element) -> Array | None:
+    """Sum a product of terms, times a pattern, over all places; None is zero."""
+    together = _aligned(terms, element)
+    if together is None:
+        return None
+    pattern = functools.reduce(lambda p, q: joint(p, q, element), [t.pattern for t in terms])
+    pattern, found, repeated = joint(pattern, weight, element), together[0], 1
+    for i, (axis, full) in enumerate(zip(found.axes, found.shape, strict=True)):
+        if axis.kind != "same":
+            continue
+        if pattern is None or pattern.shape[i] == 1:
+            repeated *= full
         else:
-            axes.append(x if x.kind == "all" else y)
-    pattern = _pattern(s.pattern, t.pattern, element)
-    return Term(s.values * t.values, tuple(axes), s.shape, pattern, s.clean and t.clean)
+            pattern = pattern.sum(i, keepdims=True)
+    by_shape: dict[tuple[int, ...], Array] = {}
+    for term in together:
+        shape = term.values.shape
+        by_shape[shape] = by_shape[shape] * term.values if shape in by_shape else term.values
+    factors = [*by_shape.values()]
+    for i, axis in enumerate(found.axes):
+        beyond = not (axis.clean or stays_inside(axis, found.shape[i], element))
+        if beyond and (pattern is None or pattern.shape[i] == 1):
+            factors.append(_mask(found, i, element))
+    if pattern is not None:
+        factors.append(cut(pattern, found.axes, found.shape, element))
+    return repeated * einsum(factors, ()).reshape(())
 
 
-def _aligned(s: Term, t: Term, i: int, element: Element) -> tuple[Term, Term]:
-    """Store two windows that follow different coordinates whole."""
-    x, y = s.axes[i], t.axes[i]
-    if x.kind == y.kind == "window" and x.step != y.step:
-        return spread(s, i, element), spread(t, i, element)
-    return s, t
+def _aligned(terms: Sequence[Term], element: Element) -> list[Term] | None:
+    """Store terms on the same axes, on which they are multiplied; None if they never meet.
+
+    Where a term is the same for all places of an axis, its values keep the size one.
+    """
+    terms = list(terms)
+    for i, full in enumerate(terms[0].shape):
+        windows = [term.axes[i] for term in terms if term.axes[i].kind == "window"]
+        if len({axis.step for axis in windows}) > 1:  # they follow different coordinates
+            windows, terms = [], [
+                spread(t, i, element) if t.axes[i].kind == "window" else t for t in terms
+            ]  # fmt: skip
+        if not windows:
+            axis = next((t.axes[i] for t in terms if t.axes[i].kind == "all"), SAME)
+            terms = [_on(term, i, axis) for term in terms]
+            continue
+        low = max(axis.low for axis in windows)
+        high = min(axis.low + axis.size for axis in windows)
+        if low >= high:
+            return None
+        cropped = any(term.axes[i].kind == "all" for term in terms)
+        clean = cropped or any(axis.clean for axis in windows)
+        shared = Axis("window", high - low, windows[0].step, low, clean)
+        terms = [_cropped(term, i, shared, full, element) for term in terms]
+    return terms
 
 
-def _crop(term: Term, i: int, axis: Axis) -> Term:
-    if term.axes[i] == axis:
-        return term
-    start = axis.low - term.axes[i].low
-    values = lax.slice_in_dim(term.values, start, start + axis.size, axis=i)
-    return term._replace(values=values, axes=(*term.axes[:i], axis, *term.axes[i + 1 :]))
+def _on(term: Term, i: int, axis: Axis) -> Term:
+    return term._replace(axes=(*term.axes[:i], axis, *term.axes[i + 1 :]))
+
+
+def _cropped(term: Term, i: int, shared: Axis, full: int, element: Element) -> Term:
+    """Keep the part of a term that lies in a window."""
+    axis, values = term.axes[i], term.values
+    if axis.kind == "all":
+        kept = [Axis("all", n) for n in values.shape]
+        kept[i] = shared
+        values = cut(values, kept, [*values.shape[:i], full, *values.shape[i + 1 :]], element)
+    elif axis.kind == "window" and axis.size != shared.size:
+        start = shared.low - axis.low
+        values = lax.slice_in_dim(values, start, start + shared.size, axis=i)
+    return _on(term._replace(values=values), i, shared)
 
 
 def multiplied(first: Tangent, second: Tangent, element: Element) -> Tangent:

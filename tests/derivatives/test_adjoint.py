@@ -237,6 +237,10 @@ def cropped(a):
     return jnp.tanh(conv(x, "two"))
 
 
+def bent_dense(a, width=4):
+    return dense(jnp.tanh(dense(a, "first")), "second", width)
+
+
 def conv_of_itself(a):
     kernel = a[:2, :2, :, None] * jnp.ones((1, 1, 1, 2), a.dtype)
     axes = ("NHWC", "HWIO", "NHWC")
@@ -364,6 +368,33 @@ RIGHT = {
     "scattered": (lambda a: jnp.tanh(a).at[jnp.array([0, 0, 1])].add(a[:3] ** 2), MAP),
     "no_rule": (lambda a: lax.lgamma(jnp.exp(a)), MAP),
     "variance": (lambda a: a.std((0, 1)), MAP),
+    # Sums that go ahead of products, or may not: of a bend, of a scale for each place, of channels.
+    "summed_dense": (lambda a: jnp.tanh(bent_dense(a).sum((0, 1))), MAP),
+    "summed_residual": (lambda a: jnp.tanh((a + bent_dense(a, 2) / 3).mean((0, 1))), MAP),
+    "summed_matrix_first": (
+        lambda a: jnp.tanh(
+            jnp.einsum("km,hwk->mhw", programs.weights("m", a, 4, 5), bent_dense(a)).sum((1, 2))
+        ),
+        MAP,
+    ),
+    "summed_row": (lambda a: jnp.tanh(bent_dense(a).sum(0)), MAP),
+    "summed_channels": (lambda a: jnp.tanh(bent_dense(a).sum((0, 2))), MAP),
+    "summed_by_place": (
+        lambda a: jnp.tanh((bent_dense(a) * jnp.arange(1.0, 4.0)[:, None]).sum((0, 1))),
+        (3, 3, 2),
+    ),
+    "summed_point_convolution": (
+        lambda a: jnp.tanh(conv(jnp.tanh(conv(a, "one")), "two", size=1).sum((0, 1))),
+        MAP,
+    ),
+    "summed_wide_convolution": (
+        lambda a: jnp.tanh(conv(jnp.tanh(conv(a, "one")), "two").sum((0, 1))),
+        MAP,
+    ),
+    "summed_bends": (
+        lambda a: jnp.tanh((jnp.exp(dense(a, "one") / 3) * dense(a, "two")).sum((0, 1))),
+        MAP,
+    ),
 }
 
 

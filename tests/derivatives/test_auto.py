@@ -125,3 +125,56 @@ def test_explained_for_activations_in_half_precision():
     decision = jaxcam.explain_engine(u, a)
     assert decision.chosen == jaxcam.explain_engine(u, a.astype(jnp.float32)).chosen
     assert all(math.isfinite(c.operations) for c in decision.candidates if c.proof.applies)
+
+
+def in_a_loop_by_hand(a):
+    """Nothing differentiates this: a loop without a count, with a hand-written reverse rule."""
+    return jax.lax.while_loop(
+        lambda c: c[0] < 3, lambda c: (c[0] + 1, tails.silu_by_hand(c[1])), (0, a)
+    )[1].sum()
+
+
+def test_a_score_that_nothing_differentiates_is_refused_in_words():
+    a = jnp.ones((2, 2, 3))
+    decision = jaxcam.explain_engine(in_a_loop_by_hand, a)
+    assert decision.chosen is None
+    assert not any(c.proof.applies for c in decision.candidates)
+    assert "*" not in str(decision)
+    for engine in ("auto", "directional", "exponential"):
+        with pytest.raises(jaxcam.JaxcamError, match="while"):
+            jaxcam.log_derivatives(in_a_loop_by_hand, a, engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["auto", "adjoint", "directional"])
+def test_a_score_is_traced_once(engine):
+    """And checked once: every engine asks the jaxpr, not Python."""
+    calls = []
+
+    def u(a):
+        calls.append(a)
+        return jax.nn.logsumexp(jnp.tanh(a).mean((0, 1)))
+
+    auto.choose(engine, trace(u, jnp.ones((3, 3, 4)))).derive(jnp.ones((3, 3, 4)))
+    assert len(calls) == 1
+
+
+def test_context_is_an_argument_of_the_program():
+    """What was traced for one context serves another."""
+
+    def u(a, w):
+        return jnp.tanh(a @ w).sum(), w.sum()
+
+    a, w = (jnp.asarray(tails.normal(name, *shape), jnp.float32)
+            for name, shape in (("a", (3, 2, 4)), ("w", (4, 5))))  # fmt: skip
+    for engine in ("auto", "adjoint", "peeled", "directional", "power"):
+        traced = trace(u, a, jnp.zeros_like(w))
+        try:
+            choice = auto.choose(engine, traced)
+        except jaxcam.NotProved:
+            assert engine == "peeled"
+            continue
+        found, more = choice.derive(a, w)
+        expected = jaxcam.log_derivatives(lambda a: u(a, w)[0], a, engine=engine)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert jnp.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+        assert jnp.allclose(more, w.sum())

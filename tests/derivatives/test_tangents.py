@@ -6,6 +6,7 @@ pattern is multiplied in.
 """
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,10 @@ from jaxcam.derivatives.tangents import (
     Axis,
     Element,
     Term,
+    cleaned,
     collect,
     cut,
     dense,
-    is_inside,
     localize,
     multiplied,
     plus,
@@ -30,6 +31,7 @@ from jaxcam.derivatives.tangents import (
     spread,
     spread_all,
     stays_inside,
+    summed,
     times,
     total,
     unit_vector,
@@ -69,6 +71,7 @@ KINDS = st.one_of(
         st.integers(1, 4),
         st.sampled_from([(1, 0), (0, 1), (2, 1), (-1, 0), (0, 0)]),
         st.integers(-3, 4),
+        st.just(False),
     ),
 )
 SHAPES = st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)
@@ -86,7 +89,7 @@ def terms(draw, shape):
     if draw(st.booleans()):
         pattern = numbers.normal(size=[draw(st.sampled_from([1, full])) for full in shape])
     values = numbers.normal(size=[axis.size for axis in axes])
-    return Term(values, tuple(axes), shape, pattern, clean=False)
+    return Term(values, tuple(axes), shape, pattern)
 
 
 def on_device(term):
@@ -99,7 +102,7 @@ PAIRS = SHAPES.flatmap(lambda shape: st.tuples(terms(shape), terms(shape), terms
 
 
 def each_element(test):
-    """Run a test on drawn terms, for every element of the layer; the first cleaned for half."""
+    """Run a test on drawn terms, for every element of the layer; the first clean for half."""
 
     @settings(max_examples=30, derandomize=True, deadline=None, database=None)
     @given(PAIRS)
@@ -107,8 +110,9 @@ def each_element(test):
         with jax.enable_x64(True):
             s, t, r = map(on_device, drawn)
             for number, coordinates in enumerate(ELEMENTS):
-                cleaned = localize(s, element_at(coordinates)) if number % 2 else s
-                test(cleaned, t, r, coordinates)
+                where = element_at(coordinates)
+                first = cleaned(s, range(len(s.shape)), where) if number % 2 else s
+                test(first, t, r, coordinates)
 
     every.__name__ = test.__name__
     every.__doc__ = test.__doc__
@@ -119,13 +123,8 @@ def assert_same(term, coordinates, expected):
     """Compare a term with an array; and what its flag says of the numbers beyond the ends."""
     np.testing.assert_allclose(written_out(term, coordinates), expected, rtol=1e-12, atol=1e-12)
     assert term.values.shape == tuple(axis.size for axis in term.axes)
-    if term.clean:
-        assert_clean(term, coordinates)
-
-
-def assert_clean(term, coordinates):
     for i, (axis, full) in enumerate(zip(term.axes, term.shape, strict=True)):
-        if axis.kind != "window":
+        if axis.kind != "window" or not axis.clean:
             continue
         first = sum(s * c for s, c in zip(axis.step, coordinates, strict=True)) + axis.low
         beyond = [k for k in range(axis.size) if not 0 <= first + k < full]
@@ -136,8 +135,28 @@ def assert_clean(term, coordinates):
 def test_localize_multiplies_the_pattern_in(s, t, r, coordinates):
     found = localize(s, element_at(coordinates))
     assert found.pattern is None
-    assert found.clean
     assert_same(found, coordinates, written_out(s, coordinates))
+
+
+@each_element
+def test_cleaned_puts_zeros_beyond_the_ends(s, t, r, coordinates):
+    for i, axis in enumerate(s.axes):
+        found = cleaned(s, [i], element_at(coordinates))
+        tidy = found.axes[i].clean or stays_inside(axis, s.shape[i], element_at(coordinates))
+        assert tidy
+        assert_same(found, coordinates, written_out(s, coordinates))
+
+
+@each_element
+def test_summed_sums_over_axes_that_keep_the_size_one(s, t, r, coordinates):
+    rank = len(s.shape)
+    for over in itertools.chain.from_iterable(
+        itertools.combinations(range(rank), n) for n in range(1, rank + 1)
+    ):
+        found = summed(s, over, element_at(coordinates))
+        expected = written_out(s, coordinates).sum(over, keepdims=True)
+        assert found.shape == expected.shape
+        assert_same(found, coordinates, expected)
 
 
 @each_element
@@ -200,8 +219,8 @@ def test_collect_keeps_the_sum(s, t, r, coordinates):
     for most in (1, 6):
         found = collect([s, t, r, s], element_at(coordinates), most)
         assert len(found) <= max(most, 1)
-        summed = sum(written_out(term, coordinates) for term in found)
-        np.testing.assert_allclose(summed, expected, rtol=1e-12, atol=1e-12)
+        together = sum(written_out(term, coordinates) for term in found)
+        np.testing.assert_allclose(together, expected, rtol=1e-12, atol=1e-12)
 
 
 @each_element
@@ -211,15 +230,24 @@ def test_sums_are_multiplied_out(s, t, r, coordinates):
     arrays = {id(x): sum(written_out(term, coordinates) for term in x) for x in (one, two)}
     for x, y in ((one, two), (one, one)):
         found = multiplied(x, y, element)
-        summed = sum((written_out(term, coordinates) for term in found), np.zeros(s.shape))
+        together = sum((written_out(term, coordinates) for term in found), np.zeros(s.shape))
         expected = arrays[id(x)] * arrays[id(y)]
-        np.testing.assert_allclose(summed, expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(together, expected, rtol=1e-12, atol=1e-12)
 
 
 @each_element
-def test_total_sums_all_places(s, t, r, coordinates):
-    expected = written_out(s, coordinates).sum()
-    np.testing.assert_allclose(total(s, element_at(coordinates)), expected, rtol=1e-12, atol=1e-12)
+def test_total_sums_a_product_over_all_places(s, t, r, coordinates):
+    weight = np.asarray(spread_all(t, element_at(coordinates)).values)
+    for terms in ([s], [s, t], [s, s, r], [s, t, r]):
+        for times_weight in (None, weight):
+            product = math.prod(written_out(term, coordinates) for term in terms)
+            expected = (product if times_weight is None else product * times_weight).sum()
+            pattern = None if times_weight is None else jnp.asarray(times_weight)
+            found = total(terms, pattern, element_at(coordinates))
+            if found is None:
+                assert not product.any()
+            else:
+                np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
 @each_element
@@ -236,9 +264,6 @@ def test_what_never_runs_over_the_ends_does_not(s, t, r, coordinates):
         ]
         inside = min(firsts) >= 0 and max(firsts) + axis.size <= full
         assert stays_inside(axis, full, element) == inside
-    assert is_inside(s, element) == all(
-        stays_inside(axis, full, element) for axis, full in zip(s.axes, s.shape, strict=True)
-    )
 
 
 @pytest.mark.parametrize("coordinates", ELEMENTS)
