@@ -15,7 +15,7 @@ from jaxcam.cli import progress, report
 from jaxcam.cli.question import method_of, read_picture
 from jaxcam.errors import JaxcamWarning
 from jaxcam.split import split
-from jaxcam.sweep import Job, Launch, Summary, find, folder, plan, run
+from jaxcam.sweep import Job, Launch, Summary, find, folder, make_plan, run
 from jaxcam.types import CAM, Split
 
 NOT_SETTINGS = (
@@ -32,7 +32,7 @@ def facts(asked: Namespace) -> dict[str, Any]:
     asked.layer = asked.layer or bundled.DEFAULT_LAYER
     words = vars(asked) | {"class": asked.class_index}
     settings = {name: value for name, value in words.items() if name not in NOT_SETTINGS}
-    planned = plan(found.paths, settings, batch=asked.batch)
+    planned = make_plan(found.paths, settings, batch=asked.batch)
     try:
         with progress.counted("sweep", "images") as show:
             ended = run(

@@ -12,14 +12,14 @@ the files are the same to the byte.
     crew        the processes: who is who, and who is still there
     loading     images read ahead of the device
     rows        what the table says
-    run         the driver
+    driver      all of it in order
 
 Networks, the preparation of images and the names of classes are handed in.
 """
 
 from jaxcam.sweep.crew import Launch
+from jaxcam.sweep.driver import Job, Summary, run
 from jaxcam.sweep.images import find
-from jaxcam.sweep.plan import Plan, plan
-from jaxcam.sweep.run import Job, Summary, run
+from jaxcam.sweep.plan import Plan, make_plan
 
-__all__ = ["Job", "Launch", "Plan", "Summary", "find", "plan", "run"]
+__all__ = ["Job", "Launch", "Plan", "Summary", "find", "make_plan", "run"]

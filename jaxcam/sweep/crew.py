@@ -13,6 +13,7 @@ that hangs.
 import errno
 import fcntl
 import os
+import signal
 import socket
 import sys
 import threading
@@ -107,9 +108,12 @@ def _met(out: Path, launch: Launch) -> tuple[Crew, int]:
                 initialization_timeout=int(launch.wait) + 60,
             )  # fmt: skip
         except (RuntimeError, ValueError) as error:
-            fail("jax.distributed", needs="processes that meet", got=str(error).splitlines()[0].rstrip("."),
-                 remedy="Outside of clusters that JAX knows, give --coordinator, --processes and "
-                 "--process; the coordinator's port must be free on process 0.")  # fmt: skip
+            got = str(error).splitlines()[0].rstrip(".")
+            remedy = (
+                "Outside of clusters that JAX knows, give --coordinator, --processes and "
+                "--process; the coordinator's port must be free on process 0."
+            )
+            fail("jax.distributed", needs="processes that meet", got=got, remedy=remedy)
         try:
             if launch.process is not None and launch.processes is not None:
                 crew = Crew(out, launch.process, launch.processes)
@@ -151,10 +155,17 @@ def _deadline(launch: Launch) -> Iterator[None]:
     timer = threading.Timer(launch.wait, give_up)
     timer.daemon = True
     timer.start()
+    # JAX waits outside of Python, where Ctrl-C would not be heard before it returns.
+    quits = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    quits = quits and threading.current_thread() is threading.main_thread()
+    if quits:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
     finally:
         timer.cancel()
+        if quits:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _lock(out: Path, index: int) -> Path:

@@ -30,7 +30,7 @@ class Plan(NamedTuple):
     images: tuple[tuple[str, int], ...]
 
 
-def plan(paths: Sequence[Path], settings: Mapping[str, Any], *, batch: int = 16) -> Plan:
+def make_plan(paths: Sequence[Path], settings: Mapping[str, Any], *, batch: int = 16) -> Plan:
     """Plan a run over files that exist. ``settings`` must be values that JSON knows."""
     versions = {"jaxcam": jaxcam.__version__} | {name: version(name) for name in PACKAGES}
     images = tuple((path.as_posix(), path.stat().st_size) for path in paths)

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from jaxcam.errors import fail
 from jaxcam.sweep import folder, loading, rows
 from jaxcam.sweep.crew import Crew, Launch, gathered
 from jaxcam.sweep.loading import Loaded, Read
@@ -144,7 +145,7 @@ def _explained(
     devices = jax.local_devices()
     networks = [jax.device_put(shared(job.split), device) for device in devices]
     paths = [Path(plan.images[row][0]) for chunk in mine for row in chunk.images]
-    loaded = loading.ahead(paths, job.read, images=2 * plan.batch * len(devices))
+    loaded = loading.ahead(paths, _reader(job), images=2 * plan.batch * len(devices))
     flying: deque[tuple[_Chunk, list[Loaded], CAM]] = deque()
     for turn, chunk in enumerate(mine):
         images = list(islice(loaded, len(chunk.images)))
@@ -155,6 +156,22 @@ def _explained(
             yield _landed(plan, job, *flying.popleft())
     while flying:
         yield _landed(plan, job, *flying.popleft())
+
+
+def _reader(job: Job) -> Read:
+    """Refuse what is no input of the network, image by image: within a program nobody could."""
+
+    def read(path: Path) -> NDArray[Any]:
+        image = np.asarray(job.read(path))
+        if image.shape != job.shape:
+            needs, got = f"an array {list(job.shape)}", list(image.shape)
+            fail(str(path), needs=needs, got=got, remedy="Resize it when it is read.")
+        if not np.isfinite(image).all():
+            remedy = "Clean the image."
+            fail(str(path), needs="finite values", got="NaN or infinity", remedy=remedy)
+        return image
+
+    return read
 
 
 def _batch(images: list[Loaded], size: int, job: Job) -> NDArray[Any]:
