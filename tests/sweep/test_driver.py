@@ -2,6 +2,7 @@
 
 import csv
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -11,8 +12,8 @@ import pytest
 
 import jaxcam
 from jaxcam.errors import JaxcamError
-from jaxcam.sweep import Job, Launch, loading, make_plan, run
-from jaxcam.sweep.crew import gathered
+from jaxcam.sweep import Job, Launch, driver, folder, loading, make_plan, run
+from jaxcam.sweep.crew import Crew, gathered
 
 NAMES = ("cat", "dog, wet", "é")
 SHAPE = (3, 4, 2)
@@ -215,6 +216,30 @@ def test_one_program_is_traced_whatever_the_chunks(tmp_path, paths):
 
     sweep(paths, tmp_path / "out", JOB._replace(explain=counted))
     assert traced == [(3, *SHAPE)]
+
+
+def test_a_process_takes_every_nth_chunk_and_leaves_the_rest_to_the_others(
+    tmp_path, paths, monkeypatch
+):
+    @contextmanager
+    def gathered(out, launch):
+        yield Crew(out, 1, 3)
+
+    def wait(crew, ready, told=None):
+        if not ready():
+            raise Stopped
+
+    monkeypatch.setattr(driver, "gathered", gathered)
+    monkeypatch.setattr(Crew, "check", lambda crew: None)
+    monkeypatch.setattr(Crew, "wait", wait)
+    plan = make_plan(paths, {}, batch=1)
+    (tmp_path / "out" / "parts").mkdir(parents=True)
+    with pytest.raises(Stopped):  # no plan yet
+        run(plan, tmp_path / "out", lambda: JOB)
+    folder.write_plan(tmp_path / "out", plan)
+    with pytest.raises(Stopped):  # no result yet
+        run(plan, tmp_path / "out", lambda: JOB, resume=True)
+    assert folder.done(tmp_path / "out") == {1, 4}
 
 
 def test_a_question_without_an_answer_leaves_nothing(tmp_path, paths):

@@ -21,22 +21,20 @@ from jaxcam.cli import main
 ROOT = str(Path(jaxcam.__file__).parents[1])  # it may not be installed
 QUICK = ("--method", "grad_cam", "--network", "relu", "--layer", "block4")
 SLOWLY = """
-import sys, time
-import jaxcam.cli.sweep as command
+import os, sys, time
 from jaxcam.cli import main
 
-read = command.read_picture
+
+def slowly(draft, path, replace=os.replace):
+    time.sleep(float(sys.argv[1]) / 2)
+    replace(draft, path)
+    time.sleep(float(sys.argv[1]) / 2)
 
 
-def slowly(path):
-    time.sleep(float(sys.argv[1]))
-    return read(path)
-
-
-command.read_picture = slowly
+os.replace = slowly
 sys.exit(main(sys.argv[2:]))
 """
-"""The command, where reading takes a while: so that there is time for something to happen."""
+"""The command, where putting a file in place takes a while: there is time to interfere."""
 
 
 @pytest.fixture
@@ -44,7 +42,7 @@ def photos(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     draw = np.random.default_rng(0)
-    for i in range(20):
+    for i in range(30):
         scene = bundled.scene(i % 10).image[..., 0] * draw.uniform(0.5, 1)
         Image.fromarray(np.round(255 * scene).astype(np.uint8)).save(f"photos/{i:02d}.png")
     Path("photos/07.png").write_bytes(Path("photos/07.png").read_bytes()[:99])
@@ -105,7 +103,7 @@ def test_a_killed_sweep_goes_on_where_it_was(capsys, photos, running):
     killed.kill()
     killed.wait()
     there = {name: Path("out/parts", name).stat().st_mtime_ns for name in parts()}
-    assert 1 < len(there) < 10
+    assert 1 < len(there) < 15
     seen = []
 
     def write(out, number, part, write=jaxcam.sweep.folder.write_part):
@@ -118,7 +116,7 @@ def test_a_killed_sweep_goes_on_where_it_was(capsys, photos, running):
         patch.setattr(jaxcam.sweep.folder, "write_part", write)
         assert main(["sweep", "photos", *map(str, words), "--resume"]) == 1
     assert not set(seen) & set(there)
-    assert len(seen) + len(there) == 10
+    assert len(seen) + len(there) == 15
     assert contents("out") == expected
 
 
@@ -130,22 +128,18 @@ def test_a_sweep_killed_at_ten_random_moments_equals_the_undisturbed_one(
     words = ("--out", "out", *QUICK, "--batch", 1)
     expected = undisturbed(*words[2:])
     draw, moments = random.Random(seed), []
-    while len(moments) < 10:
-        process = running(*words, "--resume", seconds=1)
-        begun = len(parts())
-        if draw.random() < 0.8:  # else somewhere before the first chunk
-            until(lambda begun=begun: len(parts()) > begun, process)
-        time.sleep(draw.uniform(0, 0.4))
-        assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
+    for _ in range(10):
+        process = running(*words, "--resume", seconds=0.3)
+        there = parts()
+        if draw.random() < 0.8:  # else at some moment before the first chunk
+            until(lambda there=there: len(parts()) > len(there), process)
+        time.sleep(draw.uniform(0, 0.5))
+        process.kill()
         assert process.wait() == -signal.SIGKILL
-        assert len(parts()) >= begun
-        moments.append(len(parts()))
+        assert set(there) <= set(parts())
         assert not Path("out", "table.csv").exists()
-        if len(parts()) > 16:  # so that ten fit in: as if these had been in flight
-            for name in parts()[3:]:
-                Path("out", "parts", name).unlink()
-    assert len(set(moments)) > 3, moments
+        moments.append(len(parts()))
+    assert len(set(moments)) > 5, moments
     last = running(*words, "--resume")
     assert last.wait() == 1, last.communicate()
     assert contents("out") == expected
@@ -163,8 +157,7 @@ def pair(running, *words: object, seconds: float = 0) -> list[subprocess.Popen[s
 def test_two_processes_give_the_result_of_one(capsys, photos, running):
     words = ("--out", "out", "--layer", "block4", "--samples", 3, "--network", "relu", "--batch", 3)
     expected = undisturbed(*words[2:])
-    first, second = pair(running, *words, seconds=0.3)
-    until(lambda: len(parts()) == 7 or Path("out/table.csv").exists(), first)
+    first, second = pair(running, *words)
     (out, said), (silent, nothing) = first.communicate(), second.communicate()
     assert (first.returncode, second.returncode) == (1, 1), (said, nothing)
     assert re.search(r"^processes +2$", out, re.MULTILINE)
@@ -173,17 +166,6 @@ def test_two_processes_give_the_result_of_one(capsys, photos, running):
     maps, whole = np.load("out/maps.npy"), np.load("whole/maps.npy")
     np.testing.assert_allclose(maps, whole, rtol=1e-6)
     assert contents("out") == expected  # more than was asked for
-
-
-@pytest.mark.slow
-def test_both_of_two_processes_work(photos, running):
-    first, second = pair(running, "--out", "out", *QUICK, "--batch", 2, seconds=0.5)
-    until(lambda: len(parts()) > 3, first)
-    second.kill()
-    second.wait()
-    numbers = {int(name[:6]) % 2 for name in parts()}
-    assert numbers == {0, 1}
-    first.communicate()
 
 
 @pytest.mark.slow
@@ -222,7 +204,7 @@ def test_when_a_process_dies_the_other_says_so_and_the_sweep_goes_on(
         f"got process {victim} dead. What was written stays: start all again with --resume.\n"
     )
     there = parts()
-    assert 0 < len(there) < 10
+    assert 0 < len(there) < 15
     both = pair(running, *words, "--resume")
     assert [process.wait() for process in both] == [1, 1]
     assert contents("out") == expected
