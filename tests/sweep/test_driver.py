@@ -180,9 +180,15 @@ def test_all_images_may_be_broken(tmp_path, paths):
 
 def test_a_map_that_is_not_finite_is_an_error_of_its_image_alone(tmp_path, paths):
     def huge(path: Path) -> np.ndarray:
-        return np.full(SHAPE, 1e30, np.float32) if path.stem == "1" else read(path)
+        found = read(path)
+        if path.stem == "1":
+            found[0, 0] = 1e30  # infinite behind the square, and there alone
+        return found
 
-    job = JOB._replace(split=SPLIT._replace(features=lambda x: x))
+    def bounded(weights, a, x):
+        return jnp.minimum(a, 1).mean(axis=(1, 2)) @ weights
+
+    job = JOB._replace(split=jaxcam.Split(jnp.square, jax.tree_util.Partial(bounded, WEIGHTS)))
     sweep(paths, tmp_path / "whole", job)
     ended = sweep(paths, tmp_path / "out", job._replace(read=huge))
     assert ended.failed == 2
@@ -236,6 +242,7 @@ def test_a_process_takes_every_nth_chunk_and_leaves_the_rest_to_the_others(
     (tmp_path / "out" / "parts").mkdir(parents=True)
     with pytest.raises(Stopped):  # no plan yet
         run(plan, tmp_path / "out", lambda: JOB)
+    assert not (tmp_path / "out" / "plan.json").exists()  # it is for process 0 to write
     folder.write_plan(tmp_path / "out", plan)
     with pytest.raises(Stopped):  # no result yet
         run(plan, tmp_path / "out", lambda: JOB, resume=True)

@@ -57,7 +57,9 @@ def running():
     def start(*words: object, seconds: float = 0, **environment: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", SLOWLY, str(seconds), "sweep", "photos", *map(str, words)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        environment = os.environ | {"PYTHONPATH": ROOT} | environment
+        # JAX warns of proxies, which are of no use on loopback.
+        usual = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+        environment = usual | {"PYTHONPATH": ROOT} | environment
         started.append(subprocess.Popen(command, env=environment, **pipes))
         return started[-1]
 
@@ -78,6 +80,11 @@ def undisturbed(*words: object) -> dict[str, bytes]:
 
 def parts(folder: str = "out") -> list[str]:
     return sorted(path.name for path in Path(folder, "parts").glob("*.npz"))
+
+
+def ours(said: str) -> list[str]:
+    """Leave out what JAX's runtime may have to say of its own."""
+    return [line for line in said.splitlines() if line.startswith("jaxcam: ")]
 
 
 def until(ready, process: subprocess.Popen[str]) -> None:
@@ -161,8 +168,8 @@ def test_two_processes_give_the_result_of_one(capsys, photos, running):
     (out, said), (silent, nothing) = first.communicate(), second.communicate()
     assert (first.returncode, second.returncode) == (1, 1), (said, nothing)
     assert re.search(r"^processes +2$", out, re.MULTILINE)
-    assert (silent, nothing) == ("", "")
-    assert said.count("\n") == 1
+    assert (silent, ours(nothing)) == ("", [])
+    assert len(ours(said)) == 1
     maps, whole = np.load("out/maps.npy"), np.load("whole/maps.npy")
     np.testing.assert_allclose(maps, whole, rtol=1e-6)
     assert contents("out") == expected  # more than was asked for
@@ -199,10 +206,10 @@ def test_when_a_process_dies_the_other_says_so_and_the_sweep_goes_on(
     out, said = both[1 - victim].communicate(timeout=60)
     assert time.monotonic() - began < 30
     assert (both[1 - victim].returncode, out) == (2, "")
-    assert said == (
+    assert ours(said) == [
         f"jaxcam: error: process {1 - victim} of the sweep: needs all of the others to the end; "
-        f"got process {victim} dead. What was written stays: start all again with --resume.\n"
-    )
+        f"got process {victim} dead. What was written stays: start all again with --resume."
+    ]
     there = parts()
     assert 0 < len(there) < 15
     both = pair(running, *words, "--resume")
