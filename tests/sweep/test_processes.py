@@ -7,8 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -21,20 +21,44 @@ from jaxcam.cli import main
 ROOT = str(Path(jaxcam.__file__).parents[1])  # it may not be installed
 QUICK = ("--method", "grad_cam", "--network", "relu", "--layer", "block4")
 SLOWLY = """
-import os, sys, time
+import os, sys, threading, time
 from jaxcam.cli import main
+
+slow, after, delay, number = map(float, sys.argv[1:5])
+chunks = 0
+
+
+def begin():
+    timer = threading.Timer(delay, os.kill, (os.getpid(), int(number)))
+    timer.daemon = True
+    timer.start()
 
 
 def slowly(draft, path, replace=os.replace):
-    time.sleep(float(sys.argv[1]) / 2)
+    global chunks
+    time.sleep(slow / 2)
     replace(draft, path)
-    time.sleep(float(sys.argv[1]) / 2)
+    chunks += str(path).endswith(".npz")
+    if number and after and chunks == after:
+        begin()
+    time.sleep(slow / 2)
 
 
 os.replace = slowly
-sys.exit(main(sys.argv[2:]))
+if number and not after:
+    begin()
+sys.exit(main(sys.argv[5:]))
 """
-"""The command, where putting a file in place takes a while: there is time to interfere."""
+"""The command, where putting a file in place takes a while, and which ends by a signal at a moment
+that its own clock tells: that of a test may stand still on a busy machine."""
+
+
+class Ends(NamedTuple):
+    """When: so many chunks, and then seconds, from its beginning."""
+
+    after: int
+    delay: float
+    signal: int = signal.SIGKILL
 
 
 @pytest.fixture
@@ -54,8 +78,14 @@ def running():
     """Start processes that do not outlive the test."""
     started = []
 
-    def start(*words: object, seconds: float = 0, **environment: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", SLOWLY, str(seconds), "sweep", "photos", *map(str, words)]
+    def start(
+        *words: object, seconds: float = 0, ends: Ends | None = None, **environment: str
+    ) -> subprocess.Popen[str]:
+        moment = [
+            str(int(value) if isinstance(value, int) else value) for value in ends or (0,) * 3
+        ]
+        command = [sys.executable, "-c", SLOWLY, str(seconds), *moment, "sweep", "photos"]
+        command += map(str, words)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         # JAX warns of proxies, which are of no use on loopback.
         usual = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
@@ -87,12 +117,6 @@ def ours(said: str) -> list[str]:
     return [line for line in said.splitlines() if line.startswith("jaxcam: ")]
 
 
-def until(ready, process: subprocess.Popen[str]) -> None:
-    while not ready():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
-
-
 def address() -> str:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -105,10 +129,8 @@ def address() -> str:
 def test_a_killed_sweep_goes_on_where_it_was(capsys, photos, running):
     words = ("--out", "out", *QUICK, "--batch", 2)
     expected = undisturbed(*words[2:])
-    killed = running(*words, seconds=0.3)
-    until(lambda: len(parts()) > 1, killed)
-    killed.kill()
-    killed.wait()
+    killed = running(*words, seconds=0.3, ends=Ends(2, 0.2))
+    assert killed.wait() == -signal.SIGKILL
     there = {name: Path("out/parts", name).stat().st_mtime_ns for name in parts()}
     assert 1 < len(there) < 15
     seen = []
@@ -136,13 +158,12 @@ def test_a_sweep_killed_at_ten_random_moments_equals_the_undisturbed_one(
     expected = undisturbed(*words[2:])
     draw, moments = random.Random(seed), []
     for _ in range(10):
-        process = running(*words, "--resume", seconds=0.3)
         there = parts()
-        if draw.random() < 0.8:  # else at some moment before the first chunk
-            until(lambda there=there: len(parts()) > len(there), process)
-        time.sleep(draw.uniform(0, 0.5))
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
+        # Some chunks on, or at any moment, which is likely to be while it begins.
+        ends = Ends(draw.randint(1, 2), draw.uniform(0, 0.4))
+        ends = ends if draw.random() < 0.7 else Ends(0, draw.uniform(0, 3))
+        process = running(*words, "--resume", seconds=0.3, ends=ends)
+        assert process.wait() == -signal.SIGKILL, process.communicate()
         assert set(there) <= set(parts())
         assert not Path("out", "table.csv").exists()
         moments.append(len(parts()))
@@ -155,9 +176,14 @@ def test_a_sweep_killed_at_ten_random_moments_equals_the_undisturbed_one(
 # several
 
 
-def pair(running, *words: object, seconds: float = 0) -> list[subprocess.Popen[str]]:
+def pair(
+    running, *words: object, seconds: float = 0, ends: dict[int, Ends] | None = None
+) -> list[subprocess.Popen[str]]:
     where = ("--coordinator", address(), "--processes", 2)
-    return [running(*words, *where, "--process", i, seconds=seconds) for i in range(2)]
+    when = ends or {}
+    return [
+        running(*words, *where, "--process", i, seconds=seconds, ends=when.get(i)) for i in range(2)
+    ]
 
 
 @pytest.mark.slow
@@ -199,12 +225,9 @@ def test_when_a_process_dies_the_other_says_so_and_the_sweep_goes_on(
 ):
     words = ("--out", "out", *QUICK, "--batch", 2)
     expected = undisturbed(*words[2:])
-    both = pair(running, *words, seconds=1)
-    until(lambda: {int(name[:6]) % 2 for name in parts()} == {0, 1}, both[1 - victim])
-    both[victim].kill()
-    began = time.monotonic()
+    both = pair(running, *words, seconds=0.5, ends={victim: Ends(2, 0.1)})
+    assert both[victim].wait() == -signal.SIGKILL
     out, said = both[1 - victim].communicate(timeout=60)
-    assert time.monotonic() - began < 30
     assert (both[1 - victim].returncode, out) == (2, "")
     assert ours(said) == [
         f"jaxcam: error: process {1 - victim} of the sweep: needs all of the others to the end; "
@@ -255,9 +278,8 @@ def test_every_device_of_a_process_works_and_changes_nothing(capsys, photos, run
 
 @pytest.mark.slow
 def test_an_interrupted_process_says_what_to_do(photos, running):
-    process = running("--out", "out", *QUICK, "--batch", 2, seconds=0.5)
-    until(lambda: len(parts()) > 0, process)
-    process.send_signal(signal.SIGINT)
+    ends = Ends(1, 0.1, signal.SIGINT)
+    process = running("--out", "out", *QUICK, "--batch", 2, seconds=0.5, ends=ends)
     out, said = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert said == "jaxcam: interrupted: what was written stays, and --resume goes on with it\n"
