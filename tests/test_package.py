@@ -24,8 +24,12 @@ def test_import_brings_neither_matplotlib_nor_the_bundled_network_nor_nnx():
                     "print(*sorted(set(sys.modules) - before))").split()  # fmt: skip
     assert "jaxcam" in loaded
     roots = {name.split(".")[0] for name in loaded}
-    assert not roots & {"matplotlib", "PIL", "rich", "sklearn"}
-    assert not {n for n in loaded if n.startswith(("jaxcam.bundled", "jaxcam.cli", "flax.nnx"))}
+    assert not roots & {"matplotlib", "PIL", "rich", "sklearn", "grain"}
+    assert not {
+        n
+        for n in loaded
+        if n.startswith(("jaxcam.bundled", "jaxcam.cli", "jaxcam.sweep", "flax.nnx"))
+    }
 
 
 def test_import_adds_under_a_tenth_of_a_second():

@@ -9,8 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 
 import jaxcam
+from jaxcam import bundled
+from jaxcam.cli import main, options
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -132,6 +135,22 @@ def test_the_check_of_removals(linen, capsys):
     assert names["check"].l2_error.shape == (2, 3)
     assert (names["check"].l2_error[:, 2] < names["check"].l2_error[:, 0]).all()
     assert capsys.readouterr().out
+
+
+def test_a_folder_of_images(tmp_path, monkeypatch):
+    """Each command as it stands, its options apart from the addresses of processes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    pixels = np.round(255 * bundled.scene(0).image[..., 0]).astype(np.uint8)
+    Image.fromarray(pixels).save("photos/scene.png")
+    alone, *several = re.findall(r"^jaxcam (sweep .*?)(?: &)?$", README, re.MULTILINE)
+    quick = ["--method", "grad_cam"]
+    assert main([*alone.split(), *quick]) == 0
+    assert np.load("maps/maps.npy").shape == (1, 8, 8)
+    asked = [options.parse(command.split()) for command in several]
+    assert [(one.process, one.processes) for one in asked] == [(0, 2), (1, 2)]
+    assert asked[0].coordinator == asked[1].coordinator
+    assert callable(jaxcam.sweep.run)
 
 
 def test_every_block_is_run():

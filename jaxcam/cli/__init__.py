@@ -1,8 +1,8 @@
 """The console script ``jaxcam``: what it exits with, and what it says when something goes wrong.
 
-Exit status: 0 done; 2 the question cannot be answered (said in one line on standard error, nothing
-written); 130 interrupted. Results go to standard output; progress, warnings and errors to standard
-error.
+Exit status: 0 done; 1 done, but for some images of a sweep; 2 the question cannot be answered (said
+in one line on standard error; nothing is written but what a sweep had finished); 130 interrupted.
+Results go to standard output; progress, warnings and errors to standard error.
 """
 
 import json
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from jaxcam.cli import options
 from jaxcam.errors import JaxcamError
 
-DONE, REFUSED, INTERRUPTED = 0, 2, 130
+DONE, INCOMPLETE, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,13 +23,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Behind --help and wrong options nobody waits for what commands import.
     from jaxcam.cli import commands, tables
 
+    status = DONE
     try:
         with warnings.catch_warnings(record=True) as caught:
             facts = commands.COMMANDS[asked.command](asked)
+        status = INCOMPLETE if facts.get("failed") else DONE
         told = [" ".join(str(warning.message).split()) for warning in caught]
         for words in told:
             _say(f"warning: {words}")
-        if asked.json:
+        if facts.get("process"):
+            pass  # the first of several processes speaks for all
+        elif asked.json:
             print(json.dumps(facts | {"warnings": told}, allow_nan=False))
         else:
             tables.PRINT[asked.command](facts)
@@ -37,13 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader has left: `jaxcam layers | head -1`. The interpreter flushes once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        _say("interrupted")
+    except KeyboardInterrupt as stopped:
+        _say(": ".join(("interrupted", *map(str, stopped.args))))
         return INTERRUPTED
     except (JaxcamError, OSError) as error:
         _say(f"error: {_words(error)}")
         return REFUSED
-    return DONE
+    return status
 
 
 def _words(error: JaxcamError | OSError) -> str:

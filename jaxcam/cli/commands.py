@@ -88,4 +88,12 @@ def layers(asked: Namespace) -> Facts:
     return report.plain(facts | report.environment())
 
 
-COMMANDS = {"explain": explain, "compare": compare, "layers": layers}
+def sweep(asked: Namespace) -> Facts:
+    """Explain a folder of images."""
+    # What it locks files with is not there on every system.
+    from jaxcam.cli import sweep
+
+    return sweep.facts(asked)
+
+
+COMMANDS = {"explain": explain, "compare": compare, "sweep": sweep, "layers": layers}

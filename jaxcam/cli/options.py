@@ -36,6 +36,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             name = option.replace("_", "-")
             parser.error(f"--{name} belongs to {' and '.join(methods)}, not to {asked.method}")
         setattr(asked, option, getattr(asked, option, DEFAULTS[option]))
+    if asked.command == "sweep":
+        _check_processes(parser, asked)
     return asked
 
 
@@ -48,12 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"jaxcam {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     explain = commands.add_parser("explain", help="explain what a network sees in a picture")
+    _add_picture(explain)
     _add_question(explain, METHODS)
-    explain.add_argument("--engine", default="auto", help="how derivatives are taken (auto)")
-    order = {"type": int, "choices": (1, 2, 3), "default": argparse.SUPPRESS}
-    explain.add_argument("--order", **order, help="of taylor_cam; default: 3")
+    _add_engine(explain)
     _add_out(explain, "jaxcam-explain.png")
     compare = commands.add_parser("compare", help="exact derivatives beside the approximation")
+    _add_picture(compare)
     _add_question(compare, ALPHAS)
     compare.add_argument(
         "--against",
@@ -62,9 +64,14 @@ def _parser() -> argparse.ArgumentParser:
         help="which approximation: the papers' closed form, or what public code makes of it",
     )
     _add_out(compare, "jaxcam-compare.png")
+    sweep = commands.add_parser("sweep", help="explain a folder of images")
+    sweep.add_argument("images", nargs="+", type=Path, metavar="IMAGES", help="files and folders")
+    _add_question(sweep, METHODS)
+    _add_engine(sweep)
+    _add_run(sweep)
     layers = commands.add_parser("layers", help="list the layers that can be explained")
     _add_network(layers)
-    for command, words in zip((explain, compare, layers), _DESCRIPTIONS, strict=True):
+    for command, words in zip((explain, compare, sweep, layers), _DESCRIPTIONS, strict=True):
         command.description = words
         command.add_argument("--json", action="store_true", help="print one JSON object instead")
     return parser
@@ -74,6 +81,10 @@ _DESCRIPTIONS = (
     "Explain a picture, or a bundled scene of digits, by exact Smooth Grad-CAM++, and draw it.",
     "Explain with exact derivatives and with an approximation, under the same noise, and by what "
     "removing activations does to the score; draw and measure how the maps differ.",
+    "Explain a folder of images, on one process or several: maps.npy holds the maps (float32, "
+    "images x height x width), and table.csv a row for each. Every image gets the same noise, so "
+    "that its map does not depend on which others there are. An image that cannot be read has a "
+    "row that says why, and the exit status is then 1.",
     "List the layers of a bundled network in call order, with the shapes of their outputs.",
 )
 
@@ -87,11 +98,14 @@ def _add_network(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_question(command: argparse.ArgumentParser, methods: Sequence[str]) -> None:
-    """What is explained, and by which method: the same words for one map as for two."""
+def _add_picture(command: argparse.ArgumentParser) -> None:
     picture = command.add_mutually_exclusive_group()
     picture.add_argument("image", nargs="?", type=Path, metavar="IMAGE", help="a picture")
     picture.add_argument("--scene", type=int, help="a bundled scene, by number (0)")
+
+
+def _add_question(command: argparse.ArgumentParser, methods: Sequence[str]) -> None:
+    """What is explained, and by which method: the same words for one map as for many."""
     _add_network(command)
     add = command.add_argument
     add("--layer", help="as 'jaxcam layers' names it (block3)")
@@ -106,6 +120,54 @@ def _add_question(command: argparse.ArgumentParser, methods: Sequence[str]) -> N
     add("--numerator", choices=("d2", "d1"), default=rest, help="of alpha; default: d2")
     add("--poles", choices=("bounded", "raw"), default=rest, help="of alpha; default: bounded")
     add("--chunk-size", type=_at_least(1), metavar="N", help="bounds the memory")
+
+
+def _add_engine(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--engine", default="auto", help="how derivatives are taken (auto)")
+    order = {"type": int, "choices": (1, 2, 3), "default": argparse.SUPPRESS}
+    command.add_argument("--order", **order, help="of taylor_cam; default: 3")
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="where results are written")
+    add("--resume", action="store_true", help="go on with a sweep that was interrupted, if any")
+    add(
+        "--batch", type=_at_least(1), default=16, metavar="N",
+        help="images at once, and in one file until all are done (16)",
+    )  # fmt: skip
+    several = command.add_argument_group(
+        "several processes", "Start the same command for each of them, with one shared DIR."
+    )
+    add = several.add_argument
+    add("--coordinator", metavar="HOST:PORT", type=_address, help="of process 0, a free port")
+    add("--processes", type=_at_least(1), metavar="N", help="how many there are")
+    add("--process", type=_at_least(0), metavar="I", help="which one this is, from 0 on")
+    add(
+        "--distributed", action="store_true",
+        help="ask jax.distributed for the three: on Slurm, Open MPI, TPU pods, Kubernetes",
+    )  # fmt: skip
+    add(
+        "--wait", type=_at_least(1), default=300, metavar="SECONDS",
+        help="how long to wait for the others to start (300)",
+    )  # fmt: skip
+
+
+def _check_processes(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
+    given = [word is not None for word in (asked.coordinator, asked.processes, asked.process)]
+    if any(given) and not all(given):
+        parser.error("--coordinator, --processes and --process belong together")
+    if any(given) and asked.distributed:
+        parser.error("--distributed finds out what --coordinator and its like say")
+    if any(given) and asked.process >= asked.processes:
+        parser.error(f"--process: needs a number from 0 to {asked.processes - 1}")
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise argparse.ArgumentTypeError(f"needs HOST:PORT, not {text}")
+    return text
 
 
 def _add_out(command: argparse.ArgumentParser, name: str) -> None:

@@ -63,7 +63,7 @@ def ask(asked: Namespace) -> Question:
     """Load what is explained, and refuse what can be refused before anything is computed."""
     target = getattr(targets, asked.target)(asked.class_index)
     targets.check_class(target, len(bundled.CLASS_NAMES))
-    method = _method(asked)
+    method = method_of(asked)
     source, image, boxes, truth = _picture(asked)
     model, variables = bundled.load(asked.network)
     layer = asked.layer or bundled.DEFAULT_LAYER
@@ -110,7 +110,8 @@ def remove(question: Question) -> Removed:
     return Removed(np.maximum(signed, 0), found.removal.size, seconds)
 
 
-def _method(asked: Namespace) -> Method:
+def method_of(asked: Namespace) -> Method:
+    """Give the method that was asked for, smoothed or not."""
     if asked.method == "grad_cam":
         return methods.grad_cam()
     if asked.method == "taylor_cam":
@@ -128,13 +129,13 @@ def _method(asked: Namespace) -> Method:
 
 def _picture(asked: Namespace) -> tuple[str, NDArray[np.float32], list[list[int]], int | None]:
     if asked.image is not None:
-        return asked.image.name, _read(asked.image), [], None
+        return asked.image.name, read_picture(asked.image), [], None
     index = asked.scene or 0
     scene = bundled.scene(index)
     return f"scene {index}", scene.image, np.asarray(scene.boxes).tolist(), int(scene.label)
 
 
-def _read(path: Path) -> NDArray[np.float32]:
+def read_picture(path: Path) -> NDArray[np.float32]:
     """Read any picture that Pillow can, upright; a broken one fails in as many ways as formats."""
     try:
         with Image.open(path) as file:

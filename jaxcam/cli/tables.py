@@ -34,7 +34,30 @@ def print_layers(facts: Facts) -> None:
     _print([("layer", "output", "dtype"), *rows], head=True)
 
 
-PRINT = {"explain": print_explain, "compare": print_compare, "layers": print_layers}
+def print_sweep(facts: Facts) -> None:
+    """Print how a sweep ended."""
+    kind = "exact" if facts["exact"] else "approximate"
+    failed = f", {facts['failed']} without a map" if facts["failed"] else ""
+    several = facts["processes"] > 1
+    _print([
+        ("images", f"{facts['images']}{failed}"),
+        ("done before", f"{facts['found']}" if facts["found"] else ""),
+        ("method", f"{METHODS[facts['method']]} at {facts['layer']}"),
+        ("engine", f"{facts['engine']}, {kind}" if facts["engine"] else ""),
+        ("proof", facts["proof"] or ""),
+        ("processes", f"{facts['processes']}" if several else ""),
+        ("seconds", f"{facts['seconds']:.1f}"),
+    ])  # fmt: skip
+    for name in ("maps", "table"):
+        print(f"{facts[name]} written")
+
+
+PRINT = {
+    "explain": print_explain,
+    "compare": print_compare,
+    "layers": print_layers,
+    "sweep": print_sweep,
+}
 
 
 def _heading(facts: Facts) -> Rows:
