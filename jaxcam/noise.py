@@ -80,7 +80,7 @@ def _orthogonal(key: Array, n: Array, shape: tuple[int, ...], dtype: np.dtype) -
 
 
 def _sign(n: Array, dtype: np.dtype) -> Array:
-    return 1 - 2 * (n % 2).astype(dtype)
+    return 1 - 2 * jnp.asarray(n % 2, dtype)
 
 
 SCHEMES = {
