@@ -103,7 +103,7 @@ def test_explain_samples_up_to_a_tolerance(capsys, folder):
     truth = jaxcam.smooth_grad_cam_pp(
         split(model, "block3", variables=variables), bundled.scene(0).image[None],
         key=jax.random.key(0), scheme="antithetic", sample_weights=0.5, tolerance=0.004,
-        max_samples=500,
+        max_samples=500, progress=lambda done, total: None,
     )  # fmt: skip
     np.testing.assert_allclose(facts["map"], truth.map[0], rtol=1e-4, atol=1e-5)
     assert facts["samples"] == int(truth.diagnostics.num_samples[0])

@@ -69,10 +69,9 @@ def test_every_sample_alone_is_normal(scheme, place):
     assert np.abs(eps.mean(axis=0)).max() < 5 / np.sqrt(len(eps))
     apart = np.cov(eps.T) - np.eye(6)
     assert np.abs(apart).max() < 5 * np.sqrt(2 / len(eps))
-    # Five deviations of a fourth moment, sqrt(96 / n), and of the mixed one, sqrt(8 / n).
     assert np.abs((eps**4).mean(axis=0) - 3).max() < 5 * np.sqrt(96 / len(eps))
-    mixed = (eps[:, 0] ** 2 * eps[:, 1] ** 2).mean()
-    assert abs(mixed - 1) < 5 * np.sqrt(8 / len(eps))  # 1 - 2 / 8 on a sphere of fixed radius
+    # |eps|^2 is chi^2: its variance is 2 * 6, and on a sphere of fixed radius 0.
+    assert abs((eps**2).sum(axis=1).var() / 12 - 1) < 5 * np.sqrt(4 / len(eps))
 
 
 def test_antithetic_samples_come_in_pairs_of_opposite_sign():

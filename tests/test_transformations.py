@@ -109,6 +109,7 @@ def test_new_weights_of_the_samples_and_a_new_tolerance_compile_nothing():
     assert len(count) == traced
 
 
+@pytest.mark.slow
 def test_a_tolerance_inside_jit_and_vmap():
     x = images(4).reshape(2, 2, 5, 4, 2)
     run = lambda x, t: explain(relu(), x, tolerance=t, max_samples=200)  # noqa: E731
