@@ -3,8 +3,8 @@
 import math
 import numbers
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,16 @@ from jaxcam.errors import JaxcamWarning, fail
 from jaxcam.methods import grad_cam_pp
 from jaxcam.precision import wide_dtype
 from jaxcam.targets import as_target, check_class
-from jaxcam.types import CAM, Method, Smoothing, Split, shared
+from jaxcam.types import CAM, Diagnostics, Method, Smoothing, Split, shared
 
 Progress = Callable[[int, int], None]
-SAMPLE_WEIGHTS = ("exact", "uniform")
+SAMPLE_WEIGHTS = {"exact": 1.0, "uniform": 0.0}
+FEW = 0.25  # of the samples: where fewer carry the weight, the user is told
 
 _explain = jax.jit(explain.explain, static_argnames="settings")
 _begin = jax.jit(explain.begin, static_argnames="settings")
 _step = jax.jit(explain.step, static_argnames="settings", donate_argnames="average")
+_advance = jax.jit(explain.advance, static_argnames="settings", donate_argnames="run")
 _finish = jax.jit(explain.finish, static_argnames="settings")
 
 
@@ -34,36 +36,69 @@ def smooth(
     *,
     num_samples: int = 25,
     noise_level: Any = 0.15,
-    sample_weights: str = "exact",
+    sample_weights: Any = "exact",
+    scheme: str = "independent",
+    tolerance: Any = None,
+    max_samples: int = 1024,
 ) -> Method:
-    """Average a gradient method over noisy inputs ``x_n = x + sigma eps_n``, ``eps_n ~ N(0, 1)``.
+    """Average a gradient method over noisy inputs ``x_n = x + sigma eps_n``, ``eps_n ~ N(0, I)``.
 
     ``sigma = noise_level (max x - min x)`` per image. ``D1``, ``D2``, ``D3`` are averaged over the
     samples, each on its own; the activations in alpha and in the map are the clean ones::
 
-        mean D_k = sum_n w_n B_k,n / sum_n w_n        w_n = Y_n = e^{u_n}
+        mean D_k = sum_n w_n B_k,n / sum_n w_n        w_n = Y_n^t = e^{t u_n}
+
+    Every scheme is unbiased: each ``eps_n`` alone is ``N(0, I)`` (`jaxcam.noise`). The standard
+    errors in the diagnostics are those of the scheme, from independent groups of samples that
+    depend on each other (`jaxcam.average`).
 
     Args:
         method: one of `jaxcam.methods`.
-        num_samples: n, at least 1.
+        num_samples: n, at least 1. Not used with a tolerance.
         noise_level: the deviation of the noise as a share of the image's range, at least 0.
-        sample_weights: ``exact`` weighs sample ``n`` by ``Y_n``, which is what the mean of ``D_k``
-            is; ``uniform`` sets every ``Y_n`` to one, as public implementations do.
+        sample_weights: ``exact``, t = 1, weighs sample ``n`` by ``Y_n``, which is what the mean of
+            ``D_k`` is; ``uniform``, t = 0, sets every ``Y_n`` to one, as public implementations do.
+            A number from 0 to 1 is ``t`` itself: where scores differ much from sample to sample, a
+            few of them carry the exact mean (``diagnostics.effective_samples``), and a smaller
+            ``t`` gives a steadier map of a question between the two.
+        scheme: ``independent``; ``antithetic``, pairs ``eps`` and ``-eps``; ``orthogonal``, such
+            pairs along directions at right angles, four at a time. An error needs two units of
+            1, 2 or 8 samples, and is good from sixteen on.
+        tolerance: take as many samples as it takes until the largest standard error of a map is at
+            most this share of its largest value (``diagnostics.relative_error``), image by image.
+            Looked at after 32 samples (``orthogonal``: 128), and then at every quarter more, so
+            that an image's result depends neither on its neighbours nor on ``chunk_size``. Then
+            the number of turns is not known in advance, and JAX cannot differentiate in reverse
+            mode: `jax.grad` needs ``tolerance=None``.
+        max_samples: where to stop in any case; used with a tolerance alone.
+
+    Raises:
+        JaxcamError: one of them is not what it should be.
 
     >>> import jaxcam
     >>> method = jaxcam.smooth(jaxcam.methods.grad_cam(), num_samples=50)
+    >>> method = jaxcam.smooth(jaxcam.methods.grad_cam(), scheme="antithetic", tolerance=0.05)
     """
-    if not isinstance(num_samples, numbers.Integral) or num_samples < 1:
-        fail("smooth", needs="num_samples of at least 1", got=num_samples, remedy="Default: 25.")
-    _check_noise_level(noise_level)
-    if sample_weights not in SAMPLE_WEIGHTS:
+    if scheme not in noise.SCHEMES:
         fail(
             "smooth",
-            needs=f"sample_weights {' or '.join(SAMPLE_WEIGHTS)}",
-            got=repr(sample_weights),
+            needs=f"a scheme of {', '.join(noise.SCHEMES)}",
+            got=repr(scheme),
             remedy="See its docstring.",
         )
-    return method._replace(smoothing=Smoothing(int(num_samples), noise_level, sample_weights))
+    _check_count("num_samples", num_samples, 1, "Default: 25.")
+    adaptive = tolerance is not None
+    if adaptive:
+        least = 2 * noise.SCHEMES[scheme].unit
+        _check_count("max_samples", max_samples, least, "An error needs two units of the scheme.")
+        _check_number("tolerance", tolerance, 0, math.inf, "Try 0.05.")
+    _check_number("noise_level", noise_level, 0, math.inf, "Default: 0.15.")
+    return method._replace(
+        smoothing=Smoothing(
+            int(max_samples if adaptive else num_samples), noise_level, _temper(sample_weights),
+            scheme, tolerance, adaptive,
+        )
+    )  # fmt: skip
 
 
 def smooth_grad_cam_pp(
@@ -79,7 +114,10 @@ def smooth_grad_cam_pp(
     neurons: Any = None,
     numerator: str = "d2",
     poles: str = "bounded",
-    sample_weights: str = "exact",
+    sample_weights: Any = "exact",
+    scheme: str = "independent",
+    tolerance: Any = None,
+    max_samples: int = 1024,
     chunk_size: int | None = None,
     progress: Progress | None = None,
 ) -> CAM:
@@ -94,7 +132,7 @@ def smooth_grad_cam_pp(
         numerator: ``d2`` (Grad-CAM++ at one noiseless sample) or ``d1`` (the paper as printed).
         poles: ``bounded`` or ``raw``, see `jaxcam.alphas.alphas`.
         split, x, target, key, engine, channels, neurons, chunk_size, progress: as in `cam`.
-        num_samples, noise_level, sample_weights: as in `smooth`.
+        num_samples, noise_level, sample_weights, scheme, tolerance, max_samples: as in `smooth`.
 
     Deviations from the paper: the numerator is D2 by default, and poles are bounded. Both are
     options.
@@ -116,6 +154,9 @@ def smooth_grad_cam_pp(
         num_samples=num_samples,
         noise_level=noise_level,
         sample_weights=sample_weights,
+        scheme=scheme,
+        tolerance=tolerance,
+        max_samples=max_samples,
     )
     return cam(
         split, x, method, target, key=key, engine=engine, channels=channels, neurons=neurons,
@@ -139,8 +180,8 @@ def cam(
     """Explain images by any method of `jaxcam.methods`, smoothed (`smooth`) or not.
 
     One compiled program does head, noise, derivatives, weights and map for the batch. It is
-    compiled once for its shapes and options: a new image, key, class, noise level or new weights
-    reuse it.
+    compiled once for its shapes and options: a new image, key, class, noise level, tolerance, other
+    sample weights or weights of the network reuse it.
     Inside your own ``jit``, ``vmap`` or ``grad`` it is traced along; the checks of values below are
     then left to you, in ``result.diagnostics.finite`` and ``.blank``.
 
@@ -160,7 +201,8 @@ def cam(
             is not enough, how many elements; it bounds the memory and changes nothing else beyond
             rounding.
         progress: called as ``progress(done, total)`` after each chunk of samples, which are then
-            run from Python; for programs with a person waiting.
+            run from Python; for programs with a person waiting. With a tolerance after each round
+            of chunks; ``total`` is then the most there can be, and ``done`` in the last call.
 
     Returns:
         `CAM`: map, signed map, weights, scores, target and diagnostics, all on the device.
@@ -170,13 +212,14 @@ def cam(
         NotProved: an engine asked for by name does not apply.
 
     Warns:
-        JaxcamWarning: a map is blank, with the likely reason.
+        JaxcamWarning: a map is blank, with the likely reason; fewer than a quarter of the samples
+            carry it; or ``max_samples`` were not enough for the tolerance.
     """
     x = check_input(x, method.name)
     check_chunk_size(chunk_size)
     target, (channels, neurons) = as_target(target), maps.check_subset(channels, neurons)
-    keys, level, compiled = _noise(method, key, x)
-    job = explain.Job(shared(split), x, target, keys, level, channels, neurons)
+    numbers, compiled = _noise(method, key, x)
+    job = explain.Job(shared(split), x, target, *numbers, channels, neurons)
     settings = explain.Settings(compiled, engine, chunk_size)
     result = _explain(job, settings) if progress is None else _shown(job, settings, progress)
     maps.check_channels(channels, result.weights.shape[-1])
@@ -184,26 +227,41 @@ def cam(
     return _checked(result, method)
 
 
-def _noise(method: Method, key: Array | None, x: Array) -> tuple[Array | None, Array, Method]:
-    """Take the noise level out of the method: it is an array, and a new one compiles nothing."""
+class _Numbers(NamedTuple):
+    """The numbers of a smoothing: arrays, so that new ones compile nothing."""
+
+    keys: Array | None
+    noise_level: Array
+    temper: Array
+    tolerance: Array
+
+
+def _noise(method: Method, key: Array | None, x: Array) -> tuple[_Numbers, Method]:
+    """Take the numbers out of the method, and leave what the program is compiled for."""
     wide = wide_dtype(x.dtype)
     smoothing = method.smoothing
     if smoothing is None:
-        return None, jnp.zeros((), wide), method
+        zero = jnp.zeros((), wide)
+        return _Numbers(None, zero, zero, zero), method
     if key is None:
         fail(method.name, needs="a key", got="none", remedy="Pass key=jax.random.key(0).")
-    level = jnp.asarray(smoothing.noise_level, wide)
-    bare = method._replace(smoothing=smoothing._replace(noise_level=None))
-    return noise.keys_of(key, len(x)), level, bare
+    tolerance = smoothing.tolerance if smoothing.adaptive else 0.0
+    given = (smoothing.noise_level, smoothing.temper, tolerance)
+    bare = smoothing._replace(noise_level=None, temper=None, tolerance=None)
+    keys = noise.keys_of(key, len(x))
+    arrays = (jnp.asarray(value, wide) for value in given)
+    return _Numbers(keys, *arrays), method._replace(smoothing=bare)
 
 
 def _shown(job: explain.Job, settings: explain.Settings, progress: Progress) -> CAM:
     """Run the program's parts from Python, so that somebody can watch."""
-    clean = _begin(job, settings)
-    if not clean.report.noisy:
+    clean, smoothing = _begin(job, settings), settings.method.smoothing
+    if not clean.report.noisy or smoothing is None:
         return _finish(job, settings, clean, None)
+    if smoothing.adaptive:
+        return _shown_until(job, settings, clean, progress)
     average = explain.initial(settings, clean)
-    ids = explain.chunks(job, settings, clean)
+    ids = explain.chunks(job, settings, clean, smoothing.num_samples)
     progress(0, len(ids))
     for done, chunk in enumerate(ids, start=1):
         average = jax.block_until_ready(_step(job, settings, clean, average, chunk))
@@ -211,28 +269,73 @@ def _shown(job: explain.Job, settings: explain.Settings, progress: Progress) -> 
     return _finish(job, settings, clean, average)
 
 
+def _shown_until(
+    job: explain.Job, settings: explain.Settings, clean: explain.Clean, progress: Progress
+) -> CAM:
+    """Run a round at a time until no image needs more."""
+    run, done = explain.first_run(settings, clean), 0
+    total = -(-explain.most_samples(settings) // explain.round_length(settings))
+    progress(done, total)
+    while run.open.any():
+        run, done = _advance(job, settings, clean, run), done + 1
+        progress(done, total if run.open.any() else done)
+    return _finish(job, settings, clean, run.average)
+
+
 def _checked(result: CAM, method: Method) -> CAM:
     """Let nothing non-finite and nothing blank leave silently, where values are known."""
     d = result.diagnostics
     if isinstance(d.finite, Tracer):
         return result
-    finite, blank = jax.device_get((d.finite, d.blank))
-    if not finite.all():
+    d = jax.device_get(d)
+    if not d.finite.all():
         fail(
             method.name,
             needs="finite maps",
-            got=f"NaN or infinity in image {np.flatnonzero(~finite).tolist()}",
+            got=f"NaN or infinity in image {_where(~d.finite)}",
             remedy="Are the weights and scores finite? With poles='raw', alpha may be at a pole: "
             "use poles='bounded'.",
         )
-    if blank.any():
-        warnings.warn(
-            f"{method.name}: the map of image {np.flatnonzero(blank).tolist()} is blank: no "
-            "feature map that is active in this layer has a positive weight for this class.",
-            JaxcamWarning,
-            stacklevel=3,
-        )
+    for words in _complaints(d, method.smoothing):
+        warnings.warn(f"{method.name}: {words}", JaxcamWarning, stacklevel=3)
     return result
+
+
+def _complaints(d: Diagnostics, smoothing: Smoothing | None) -> Iterator[str]:
+    """Word what is correct and probably not wanted. ``d``: on the host."""
+    if d.blank.any():
+        yield (
+            f"the map of image {_where(d.blank)} is blank: no feature map that is active in this "
+            "layer has a positive weight for this class."
+        )
+    if smoothing is None or d.num_samples is None or d.effective_samples is None:
+        return
+    few = d.effective_samples < FEW * d.num_samples
+    if few.any():
+        least = (d.effective_samples / d.num_samples).argmin()
+        yield (
+            f"{d.effective_samples[least]:.1f} effective samples of {d.num_samples[least]} carry "
+            f"the map of image {_where(few)}: the score differs so much from sample to sample that "
+            "few of them hold its mean. Take more samples, or temper their weights: "
+            "sample_weights=t, from 1 (exact) down to 0 (uniform)."
+        )
+    if d.relative_error is None or not smoothing.adaptive or _is_traced(smoothing.tolerance):
+        return
+    late = d.relative_error > np.asarray(smoothing.tolerance, d.relative_error.dtype)
+    if late.any():
+        yield (
+            f"max_samples={smoothing.num_samples} left the standard error of image {_where(late)} "
+            f"at {d.relative_error.max():.2g} of the map's largest value, above the tolerance of "
+            f"{float(smoothing.tolerance):.2g}. Allow more samples."
+        )
+
+
+def _where(chosen: Any) -> list[int]:
+    return np.flatnonzero(chosen).tolist()
+
+
+def _is_traced(value: Any) -> bool:
+    return isinstance(value, Tracer)
 
 
 def check_input(x: Any, call: str) -> Array:
@@ -263,9 +366,32 @@ def _all_finite(x: Array) -> Array:
     return jnp.isfinite(x).all()
 
 
-def _check_noise_level(noise_level: Any) -> None:
-    if isinstance(noise_level, Tracer):
+def _temper(sample_weights: Any) -> Any:
+    """Give ``t`` of ``w_n = e^{t u_n}``."""
+    if isinstance(sample_weights, str) and sample_weights in SAMPLE_WEIGHTS:
+        return SAMPLE_WEIGHTS[sample_weights]
+    names = " or ".join(SAMPLE_WEIGHTS)
+    if isinstance(sample_weights, str):
+        fail(
+            "smooth",
+            needs=f"sample_weights {names}, or a number from 0 to 1",
+            got=repr(sample_weights),
+            remedy="See its docstring.",
+        )
+    _check_number("sample_weights", sample_weights, 0, 1, f"Or by name: {names}.")
+    return sample_weights
+
+
+def _check_count(name: str, count: Any, least: int, remedy: str) -> None:
+    if not isinstance(count, numbers.Integral) or count < least:
+        fail("smooth", needs=f"{name} of at least {least}", got=count, remedy=remedy)
+
+
+def _check_number(name: str, number: Any, least: float, most: float, remedy: str) -> None:
+    if isinstance(number, Tracer):
         return
-    level = np.asarray(noise_level)
-    if level.shape != () or not np.isfinite(level) or level < 0:
-        fail("smooth", needs="a noise_level of 0 or more", got=noise_level, remedy="Default: 0.15.")
+    value = np.asarray(number)
+    numeric = value.shape == () and np.issubdtype(value.dtype, np.number)
+    if not numeric or not np.isfinite(value) or not least <= value <= most:
+        needs = f"a {name} from {least} to {most}" if most < math.inf else f"a {name} of 0 or more"
+        fail("smooth", needs=needs, got=number, remedy=remedy)

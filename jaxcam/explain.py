@@ -3,6 +3,7 @@
 `explain` is one function for one compiled call. Its three parts are functions of their own, so that
 a caller who wants to show progress can run the same program chunk by chunk:
 `begin` (the clean pass, and what can be proved), `step` (a chunk of samples), `finish` (the map).
+Where a tolerance says how many samples are enough, `advance` takes a round of chunks at a time.
 
 Everything is written for one example and mapped over the batch, so an image's result does not
 depend on its neighbours.
@@ -40,6 +41,9 @@ from jaxcam.types import (
 # accelerator wants to be filled.
 IMAGES_AT_ONCE = {"cpu": 8}
 IMAGES_AT_ONCE_ELSEWHERE = 32
+# Samples between two looks at the error, at least; a look costs the map once for every group. It
+# is fixed, and not the chunks, so that where an image stops does not depend on them.
+ROUND = 32
 
 
 class Job(NamedTuple):
@@ -50,6 +54,8 @@ class Job(NamedTuple):
     target: Target
     keys: Array | None
     noise_level: Array
+    temper: Array | float = 0.0
+    tolerance: Array | float = 0.0
     channels: Array | None = None
     neurons: Array | None = None
 
@@ -60,6 +66,18 @@ class Settings(NamedTuple):
     method: Method
     engine: str
     chunk_size: int | None
+
+
+class Run(NamedTuple):
+    """Sampling up to a tolerance. ``open: [batch]``, the images that need more samples.
+
+    ``taken: []``, how many such an image has; ``due: []``, at how many its error is looked at next.
+    """
+
+    average: Average
+    taken: Array
+    due: Array
+    open: Array
 
 
 class Clean(NamedTuple):
@@ -79,12 +97,24 @@ def explain(job: Job, settings: Settings) -> CAM:
     if not clean.report.noisy:
         return finish(job, settings, clean, None)
 
+    if _smoothing(settings).adaptive:
+        return finish(job, settings, clean, _until(job, settings, clean).average)
+
     def body(average: Average, ids: Array) -> Average:
         return step(job, settings, clean, average, ids)
 
-    ids = chunks(job, settings, clean)
+    ids = chunks(job, settings, clean, _smoothing(settings).num_samples)
     total = scan_in_order(body, initial(settings, clean), ids)
     return finish(job, settings, clean, total)
+
+
+def _until(job: Job, settings: Settings, clean: Clean) -> Run:
+    """Take rounds until every image is below the tolerance, or has the most samples it may."""
+    return jax.lax.while_loop(
+        lambda run: run.open.any(),
+        lambda run: advance(job, settings, clean, run),
+        first_run(settings, clean),
+    )
 
 
 def begin(job: Job, settings: Settings) -> Clean:
@@ -107,16 +137,32 @@ def begin(job: Job, settings: Settings) -> Clean:
 
 def initial(settings: Settings, clean: Clean) -> Average:
     """Start an average of no samples for every image."""
-    count = _smoothing(settings).num_samples
-    return jax.vmap(lambda like: averages.start(like, clean.a.dtype, count))(clean.derivatives)
+    count, unit, dtype = _smoothing(settings).num_samples, _unit_of(settings), clean.a.dtype
+    return jax.vmap(lambda like: averages.start(like, dtype, count, unit))(clean.derivatives)
 
 
-def chunks(job: Job, settings: Settings, clean: Clean) -> Array:
-    """Deal the sample numbers into chunks of equal size, ``[steps, chunk]``.
+def first_run(settings: Settings, clean: Clean) -> Run:
+    """Start a run of no samples, with a first look when every group has its first unit."""
+    open = jnp.ones(clean.a.shape[0], bool)
+    zero = jnp.zeros((), jnp.int32)
+    return Run(initial(settings, clean), zero, zero + round_length(settings), open)
+
+
+def most_samples(settings: Settings) -> int:
+    """Give the number of samples, or where a tolerance decides the most there may be."""
+    return _smoothing(settings).num_samples
+
+
+def round_length(settings: Settings) -> int:
+    """Give the samples of a round: as many units for every group of the jackknife."""
+    return max(ROUND, averages.GROUPS * _unit_of(settings))
+
+
+def chunks(job: Job, settings: Settings, clean: Clean, count: int) -> Array:
+    """Deal ``count`` sample numbers into chunks of equal size, ``[steps, chunk]``.
 
     The last may run over: samples from ``num_samples`` on are padding and weigh nothing.
     """
-    count = _smoothing(settings).num_samples
     batch = job.x.shape[0]
     at_once = IMAGES_AT_ONCE.get(jax.default_backend(), IMAGES_AT_ONCE_ELSEWHERE)
     chunk = settings.chunk_size or max(1, at_once // batch)
@@ -126,18 +172,54 @@ def chunks(job: Job, settings: Settings, clean: Clean) -> Array:
     return jnp.arange(steps * -(-count // steps)).reshape(steps, -1)
 
 
-def step(job: Job, settings: Settings, clean: Clean, average: Average, ids: Array) -> Average:
-    """Take a chunk of noisy samples of every image and add them to its average."""
-    each = _each(clean.report)
+def step(
+    job: Job, settings: Settings, clean: Clean, average: Average, ids: Array,
+    open: Array | None = None,
+) -> Average:  # fmt: skip
+    """Take a chunk of noisy samples of every image and add them to its average.
+
+    That of an image that is not ``open`` stays as it is, whatever its neighbours still need.
+    """
+    each, unit = _each(clean.report), _unit_of(settings)
 
     def image(average: Average, x: Array, key: Array, index: Array, *fixed: Array) -> Average:
         def one(n: Array) -> Sample:
-            return _sample(job, settings, clean.report, x, key, n, index, *fixed)
+            return measure(job, settings, clean.report, x, key, n, index, *fixed)
 
-        return averages.add(average, each(one)(ids), ids)
+        return averages.add(average, each(one)(ids), ids, unit)
+
+    def image_if(open: Array, average: Average, *rest: Array) -> Average:
+        return jax.lax.cond(open, lambda: image(average, *rest), lambda: average)
 
     top_class = jnp.argmax(clean.scores, axis=-1)
-    return each(image)(average, job.x, job.keys, clean.target, clean.scale, top_class)
+    rest = (average, job.x, job.keys, clean.target, clean.scale, top_class)
+    return each(image)(*rest) if open is None else each(image_if)(open, *rest)
+
+
+def advance(job: Job, settings: Settings, clean: Clean, run: Run) -> Run:
+    """Take a round of samples of every open image, and where it is time look at the errors.
+
+    After a look the next one comes at a quarter more samples: looks cost time, and each is one more
+    chance to stop because the error happens to look small.
+    """
+    most, length = _smoothing(settings).num_samples, round_length(settings)
+
+    def body(average: Average, ids: Array) -> Average:
+        # A chunk that does not divide the round runs into the next one.
+        inside = jnp.where(ids < length, run.taken + ids, most)
+        return step(job, settings, clean, average, inside, run.open)
+
+    average = scan_in_order(body, run.average, chunks(job, settings, clean, length))
+    taken = jnp.minimum(run.taken + length, most)
+
+    def look() -> tuple[Array, Array]:
+        _, relative = _errors(job, settings, clean, average)
+        above = run.open & (relative > job.tolerance) & (taken < most)
+        return above, taken + jnp.maximum(taken // 4, length)
+
+    due = (taken >= run.due) | (taken >= most)
+    open, due = jax.lax.cond(due, look, lambda: (run.open, run.due))
+    return Run(average, taken, due, open)
 
 
 def finish(job: Job, settings: Settings, clean: Clean, average: Average | None) -> CAM:
@@ -152,51 +234,67 @@ def finish(job: Job, settings: Settings, clean: Clean, average: Average | None) 
     diagnostics = Diagnostics(
         report=clean.report,
         poles=poles,
+        num_samples=None,
         effective_samples=None,
         top_class_kept=None,
         standard_error=None,
+        relative_error=None,
         finite=jnp.isfinite(signed).all(axis=pixels),
         blank=(found == 0).all(axis=pixels),
     )
     if average is not None:
-        diagnostics = diagnostics._replace(**_smoothed(settings, clean, average, mask))
+        diagnostics = diagnostics._replace(**_smoothed(job, settings, clean, average))
     return CAM(found, signed, weights, clean.scores, clean.target, diagnostics)
 
 
 def _smoothed(
-    settings: Settings, clean: Clean, average: Average, mask: Array
+    job: Job, settings: Settings, clean: Clean, average: Average
 ) -> dict[str, Array | None]:
     """Report on the samples: how many counted, how many kept the class, how far the map is off."""
-    count = _smoothing(settings).num_samples
+    taken = jax.vmap(averages.num_samples)(average)
+    groups = average.taken.shape[-1]
+    errors = _errors(job, settings, clean, average) if groups > 1 else (None, None)
+    return {
+        "num_samples": taken.astype(jnp.int32),
+        "effective_samples": jax.vmap(averages.effective_samples)(average),
+        "top_class_kept": average.kept.sum(axis=-1) / taken,
+        "standard_error": errors[0],
+        "relative_error": errors[1],
+    }
 
-    def error(average: Average, a: Array, scale: Array, mask: Array) -> Array:
+
+def _errors(job: Job, settings: Settings, clean: Clean, average: Average) -> tuple[Array, Array]:
+    """Estimate the standard error of every map, and its largest as a share of the map's largest.
+
+    A map that is blank in every group has the error 0, relative to nothing too.
+    """
+    mask = maps.neuron_mask(job.channels, job.neurons, clean.a.shape)
+
+    def one(average: Average, a: Array, scale: Array, mask: Array) -> tuple[Array, Array]:
         def rectified(d: Derivatives) -> Array:
             weights, _ = settings.method.weigh(d, a, scale)
             return jax.nn.relu(maps.combine(weights, a, mask))
 
-        return averages.standard_error(average, rectified, count)
+        error = averages.standard_error(average, rectified)
+        worst = error.max()
+        top = rectified(averages.mean(average)).max()
+        return error, jnp.where(worst > 0, worst / top, worst)
 
-    return {
-        "effective_samples": jax.vmap(averages.effective_samples)(average),
-        "top_class_kept": average.kept.sum(axis=-1) / count,
-        "standard_error": jax.vmap(error)(average, clean.a, clean.scale, mask)
-        if count > 1
-        else None,
-    }
+    return jax.vmap(one)(average, clean.a, clean.scale, mask)
 
 
-def _sample(
+def measure(
     job: Job, settings: Settings, report: Report, x: Array, key: Array, n: Array,
     index: Array, scale: Array, top_class: Array,
 ) -> Sample:  # fmt: skip
     """Measure one noisy sample of one image."""
     network = Network(job.shared.split(), job.target)
-    noisy = noise.sample(key, n, x, job.noise_level)
+    smoothing = _smoothing(settings)
+    noisy = noise.sample(key, n, x, job.noise_level, smoothing.scheme)
     a = network.features(noisy)
     found, (scores, u) = _differentiate(network, settings, report, a, noisy, index)
-    smoothing = _smoothing(settings)
-    weighted = smoothing.sample_weights == "exact" and engine_named(report.engine).scaled
-    log_weight = u if weighted and job.target.form.exponentiated else jnp.zeros_like(u)
+    weighted = job.target.form.exponentiated and engine_named(report.engine).scaled
+    log_weight = jnp.asarray(job.temper, u.dtype) * u if weighted else jnp.zeros_like(u)
     return Sample(
         log_weight=jnp.where(n < smoothing.num_samples, log_weight, -jnp.inf),
         kept=jnp.argmax(scores) == top_class,
@@ -238,6 +336,10 @@ def _each(report: Report) -> Callable:
 
 def _one_pass(report: Report) -> bool:
     return engine_named(report.engine).single
+
+
+def _unit_of(settings: Settings) -> int:
+    return noise.SCHEMES[_smoothing(settings).scheme].unit
 
 
 def _smoothing(settings: Settings) -> Smoothing:

@@ -74,8 +74,10 @@ def _notes(
 ) -> Iterator[str]:
     yield from (f"auto passed over {refusal}" for refusal in choice.refused)
     if not choice.engine.single:
-        inputs = 1 + (method.smoothing.num_samples if method.smoothing and not still else 0)
-        yield f"derivatives along {elements} elements, for each of {inputs} inputs"
+        noisy = method.smoothing if not still else None
+        inputs = f"{1 + (noisy.num_samples if noisy else 0)} inputs"
+        most = "at most " if noisy and noisy.adaptive else ""
+        yield f"derivatives along {elements} elements, for each of {most}{inputs}"
     if still and method.smoothing:
         yield f"{NO_NOISE}; the noisy passes were skipped"
     if structure.pooled and _has_alpha(method):

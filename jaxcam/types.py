@@ -204,17 +204,20 @@ class Poles(NamedTuple):
 class Diagnostics(NamedTuple):
     """What a reader needs to judge a map. ``None`` where nothing was computed to report.
 
-    ``effective_samples`` is (sum w)^2 / sum w^2; ``top_class_kept`` the share of noisy samples
-    whose top class is the clean image's; ``standard_error`` that of ``map``, per pixel; ``finite``
-    and ``blank`` say of each image whether its map is free of NaN and infinity, and whether it is
-    all zero.
+    ``num_samples`` is how many noisy samples each image took; ``effective_samples`` is
+    (sum w)^2 / sum w^2; ``top_class_kept`` the share of noisy samples whose top class is the clean
+    image's; ``standard_error`` that of ``map``, per pixel, and ``relative_error`` its largest value
+    as a share of the map's largest; ``finite`` and ``blank`` say of each image whether its map is
+    free of NaN and infinity, and whether it is all zero.
     """
 
     report: Report
     poles: Poles | None
+    num_samples: Array | None
     effective_samples: Array | None
     top_class_kept: Array | None
     standard_error: Array | None
+    relative_error: Array | None
     finite: Array
     blank: Array
 
@@ -250,11 +253,18 @@ class Weighting(Protocol):
 
 
 class Smoothing(NamedTuple):
-    """How a method is averaged over noise; see `jaxcam.smooth`."""
+    """How a method is averaged over noise; see `jaxcam.smooth`.
+
+    ``num_samples``: where a tolerance decides (``adaptive``), the most there may be. ``temper``:
+    the ``t`` of the sample weights ``e^{t u}``.
+    """
 
     num_samples: int
     noise_level: Any
-    sample_weights: str
+    temper: Any
+    scheme: str = "independent"
+    tolerance: Any = None
+    adaptive: bool = False
 
 
 class Method(NamedTuple):

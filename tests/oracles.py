@@ -161,6 +161,17 @@ def taylor_cam(derivatives: Triple, a: np.ndarray, order: int) -> np.ndarray:
     return np.maximum(taylor(derivatives, a, order).sum(axis=-1), 0)
 
 
+def normal_expectation(f: Callable, points: int = 40) -> float:
+    """``E f(e_1, e_2)`` of independent ``N(0, 1)``, by Gauss and Hermite's rule in each."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(points)
+    weights = weights / weights.sum()
+    total = 0.0
+    for first, p in zip(nodes, weights, strict=True):
+        for second, q in zip(nodes, weights, strict=True):
+            total += p * q * f(first, second)
+    return total
+
+
 def smooth_grad_cam_pp(
     noisy: Sequence[np.ndarray],
     x: np.ndarray,
@@ -169,14 +180,14 @@ def smooth_grad_cam_pp(
     index: int,
     *,
     kind: str = "exp_logit",
-    sample_weights: str = "exact",
+    temper: float = 1.0,
     numerator: str = "d2",
     poles: str = "raw",
 ) -> Explained:
     """Average ``D1, D2, D3`` of ``Y`` over noisy inputs, each on its own; ``A`` is the clean one.
 
     ``D_p = e^{u_n} B_p(x_n)``; the mean is divided by that of ``e^{u_n}``, which cancels in the
-    map up to a factor. ``sample_weights="uniform"`` leaves ``e^{u_n}`` out.
+    map up to a factor. ``temper`` is the ``t`` of ``e^{t u_n}`` in its place; 0 leaves it out.
     """
     heights, brackets = [], []
     for x_n in noisy:
@@ -185,9 +196,7 @@ def smooth_grad_cam_pp(
             a_n = np.asarray(features(jnp.asarray(x_n, jnp.float64)))
             heights.append(float(u(jnp.asarray(a_n))))
         brackets.append(bell(*brute_force(u, a_n)))
-    w = np.exp(np.array(heights) - max(heights))
-    if sample_weights == "uniform":
-        w = np.ones(len(noisy))
+    w = np.exp(temper * (np.array(heights) - max(heights)))
     means = [sum(w[n] * b[p] for n, b in enumerate(brackets)) / w.sum() for p in range(3)]
     with jax.enable_x64(True):
         clean = np.asarray(features(jnp.asarray(x, jnp.float64)))

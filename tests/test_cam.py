@@ -1,5 +1,7 @@
 """The drivers, against the oracles and against the limits that every map must keep."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 from networks import CLASSES, affine, images, relu, smooth, weights
 
 import jaxcam
-from jaxcam import noise, targets
+from jaxcam import average, noise, targets
+from jaxcam.errors import JaxcamWarning
 from jaxcam.methods import grad_cam, grad_cam_pp
 
 KEY = jax.random.key(3)
@@ -29,23 +32,26 @@ def one(split):
     )
 
 
+TEMPERS = {"exact": 1.0, "uniform": 0.0, 0.4: 0.4}
+
+
 @pytest.fixture(scope="module", params=["exp_logit", "softmax"])
 def truth(request):
-    """The oracle's means for one image, four samples, both ways to weigh them."""
+    """The oracle's means for one image, four samples, every way to weigh them."""
     with jax.enable_x64(True):
         split, x = smooth(), images(2, dtype=np.float64)
         noisy = [np.asarray(noise.sample(KEY, n, jnp.asarray(x[1]), jnp.asarray(0.15)))
                  for n in range(4)]  # fmt: skip
         explained = {
             how: oracles.smooth_grad_cam_pp(
-                noisy, x[1], *one(split), 2, kind=request.param, sample_weights=how
+                noisy, x[1], *one(split), 2, kind=request.param, temper=temper
             )
-            for how in ("exact", "uniform")
+            for how, temper in TEMPERS.items()
         }
         return request.param, split, x, explained
 
 
-@pytest.mark.parametrize("sample_weights", ["exact", "uniform"])
+@pytest.mark.parametrize("sample_weights", TEMPERS)
 @pytest.mark.parametrize(("numerator", "poles"), [("d2", "raw"), ("d2", "bounded"), ("d1", "raw")])
 def test_smoothed_map_is_the_oracles(truth, numerator, poles, sample_weights):
     kind, split, x, explained = truth
@@ -59,9 +65,9 @@ def test_smoothed_map_is_the_oracles(truth, numerator, poles, sample_weights):
         )  # fmt: skip
     assert relative(result.map[1], expected.map) < TIGHT
     assert relative(result.weights[1], expected.weights) < TIGHT
-    if sample_weights == "exact":
-        found = result.diagnostics.effective_samples[1]
-        assert np.isclose(found, explained["exact"].effective_samples, rtol=1e-12)
+    found = result.diagnostics.effective_samples[1]
+    assert np.isclose(found, explained[sample_weights].effective_samples, rtol=1e-12)
+    assert (result.diagnostics.num_samples == 4).all()
 
 
 def test_the_map_is_told_apart_from_the_peers():
@@ -269,3 +275,143 @@ def test_the_top_class_is_taken_per_image_from_the_clean_input():
     assert (result.target == scores.argmax(-1)).all()
     assert len(set(result.target.tolist())) > 1
     assert result.scores.shape == (4, CLASSES)
+
+
+# Schemes of noise, and sampling up to a tolerance.
+
+
+def smoothed(x, network=relu, **options):
+    return jaxcam.smooth_grad_cam_pp(network(), x, 1, key=KEY, **options)
+
+
+@pytest.mark.parametrize("scheme", ["antithetic", "orthogonal"])
+def test_a_map_of_a_scheme_is_the_oracles_of_its_samples(scheme):
+    """Five samples: the last of them without its partner."""
+    with jax.enable_x64(True):
+        split, x, level = smooth(), images(dtype=np.float64), jnp.asarray(0.15)
+        noisy = [np.asarray(noise.sample(KEY, n, jnp.asarray(x[0]), level, scheme))
+                 for n in range(5)]  # fmt: skip
+        means = oracles.smooth_grad_cam_pp(noisy, x[0], *one(split), 1).means
+        clean = np.asarray(split.features(jnp.asarray(x)))[0]
+        result = smoothed(x, smooth, num_samples=5, scheme=scheme)
+    assert relative(result.map[0], oracles.grad_cam_pp(*means, clean, poles="bounded").map) < TIGHT
+
+
+@pytest.mark.parametrize("scheme", noise.SCHEMES)
+def test_a_map_of_a_scheme_does_not_depend_on_the_chunks(scheme):
+    whole = smoothed(images(2), num_samples=21, scheme=scheme)
+    for chunk in (1, 5):
+        parts = smoothed(images(2), num_samples=21, scheme=scheme, chunk_size=chunk)
+        assert relative(parts.map, whole.map) < 1e-5
+        error = whole.diagnostics.standard_error
+        assert relative(parts.diagnostics.standard_error, error) < 1e-3
+
+
+@pytest.mark.parametrize(("scheme", "unit"), [("independent", 1), ("antithetic", 2)])
+def test_an_error_needs_two_units(scheme, unit):
+    few, enough = (smoothed(images(), num_samples=unit + i, scheme=scheme) for i in (0, 1))
+    assert few.diagnostics.standard_error is None
+    assert few.diagnostics.relative_error is None
+    assert enough.diagnostics.standard_error.shape == enough.map.shape
+
+
+@pytest.mark.parametrize("scheme", ["independent", "antithetic"])
+def test_two_standard_errors_cover_the_map_of_all_the_noise(scheme):
+    """Two hundred keys at once, against 16,384 samples."""
+    keys, how = jax.random.split(jax.random.key(8), 200), {"scheme": scheme, "noise_level": 0.1}
+    truth = smoothed(images(), num_samples=16_384, chunk_size=64, **how).map
+    found = jaxcam.smooth_grad_cam_pp(
+        relu(), np.repeat(images(), 200, axis=0), 1, key=keys, num_samples=64, **how
+    )
+    error = found.diagnostics.standard_error
+    covered = (jnp.abs(found.map - truth) <= 2 * error)[:, truth[0] > 0]
+    assert 0.93 <= covered.mean() <= 0.98
+    wider = average.WIDER[-1]
+    ratio = ((error / wider) ** 2).sum() / ((found.map - truth) ** 2).sum()
+    assert 0.7 < ratio < 1.4
+
+
+@pytest.fixture(scope="module")
+def reached():
+    """Three images of which each needs its own number of samples."""
+    x = images(3) * np.array([0.2, 1.0, 3.0], np.float32).reshape(3, 1, 1, 1)
+    return x, smoothed(x, tolerance=0.03, max_samples=5000)
+
+
+def test_a_tolerance_is_reached_with_no_more_samples_than_it_takes(reached):
+    x, found = reached
+    d = found.diagnostics
+    assert (d.relative_error <= 0.03).all()
+    assert len(set(d.num_samples.tolist())) > 1
+    assert d.num_samples.max() < 5000
+    top = found.map.max(axis=(1, 2))
+    assert np.allclose(d.relative_error, d.standard_error.max(axis=(1, 2)) / top, rtol=1e-5)
+    # The same samples, asked for by number; and 32 fewer, or a quarter, would not have done.
+    for b, n in enumerate(d.num_samples.tolist()):
+        same = smoothed(x[b : b + 1], num_samples=n)
+        assert relative(found.map[b], same.map[0]) < 1e-5
+        if n > 32:
+            fewer = smoothed(x[b : b + 1], num_samples=max(32, n - max(32, n // 4)))
+            assert fewer.diagnostics.relative_error[0] > 0.025
+
+
+@pytest.mark.parametrize("chunk_size", [3, 64])
+def test_where_an_image_stops_depends_on_neither_neighbours_nor_chunks(reached, chunk_size):
+    x, found = reached
+    for b in range(3):
+        how = {"tolerance": 0.03, "max_samples": 5000, "chunk_size": chunk_size}
+        alone = smoothed(x[b : b + 1], **how)
+        assert alone.diagnostics.num_samples[0] == found.diagnostics.num_samples[b]
+        assert relative(alone.map[0], found.map[b]) < 1e-5
+        error = found.diagnostics.standard_error[b]
+        assert relative(alone.diagnostics.standard_error[0], error) < 1e-3
+
+
+def test_a_tolerance_is_reached_while_somebody_watches(reached):
+    x, found = reached
+    seen = []
+    watched = smoothed(
+        x, tolerance=0.03, max_samples=5000, progress=lambda *step: seen.append(step)
+    )
+    assert (watched.diagnostics.num_samples == found.diagnostics.num_samples).all()
+    assert relative(watched.map, found.map) < 1e-5
+    rounds = -(-int(found.diagnostics.num_samples.max()) // 32)
+    assert seen[0] == (0, -(-5000 // 32))
+    assert seen[-1] == (rounds, rounds)
+    assert [done for done, _ in seen] == list(range(rounds + 1))
+
+
+def test_engines_that_take_samples_one_by_one_stop_too():
+    x = images(2) * np.array([0.05, 1.0], np.float32).reshape(2, 1, 1, 1)
+    found = smoothed(x, smooth, tolerance=0.2, max_samples=70, engine="directional")
+    taken = found.diagnostics.num_samples
+    same = smoothed(x[:1], smooth, num_samples=int(taken[0]), engine="directional")
+    assert relative(found.map[0], same.map[0]) < 1e-5
+
+
+def test_the_most_samples_are_kept_and_told():
+    with pytest.warns(JaxcamWarning, match=r"max_samples=50 left .* image \[0\] .* 1e-06"):
+        found = smoothed(images(), tolerance=1e-6, max_samples=50)
+    assert (found.diagnostics.num_samples == 50).all()
+    assert relative(found.map, smoothed(images(), num_samples=50).map) < 1e-5
+
+
+def test_a_few_samples_that_carry_the_map_are_told():
+    split = relu()._replace(scores=lambda a, x: 40 * relu().scores(a, x))
+    run = lambda **how: jaxcam.smooth_grad_cam_pp(split, images(), 1, key=KEY, **how)  # noqa: E731
+    with pytest.warns(JaxcamWarning, match=r"effective samples of 25 .* image \[0\].*temper"):
+        found = run()
+    assert found.diagnostics.effective_samples[0] < 25 / 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run(sample_weights="uniform").diagnostics.effective_samples[0] == 25
+        traced = jax.jit(lambda x: jaxcam.smooth_grad_cam_pp(split, x, 1, key=KEY).map)
+        assert relative(traced(images()), found.map) < LOOSE
+
+
+def test_tempered_weights_go_from_uniform_to_exact():
+    runs = [smoothed(images(), sample_weights=t) for t in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    shares = [float(run.diagnostics.effective_samples[0]) for run in runs]
+    assert shares == sorted(shares, reverse=True)
+    assert (runs[0].map == smoothed(images(), sample_weights="uniform").map).all()
+    assert (runs[-1].map == smoothed(images()).map).all()

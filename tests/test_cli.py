@@ -96,6 +96,25 @@ def test_explain_reports_what_the_library_computes(capsys, folder):
     assert sorted(path.name for path in folder.iterdir()) == ["jaxcam-explain.png"]
 
 
+def test_explain_samples_up_to_a_tolerance(capsys, folder):
+    words = ("--network", "relu", "--scheme", "antithetic", "--sample-weights", "0.5")
+    facts = run_json(capsys, "explain", *words, "--tolerance", "0.004", "--max-samples", "500")
+    model, variables = bundled.load("relu")
+    truth = jaxcam.smooth_grad_cam_pp(
+        split(model, "block3", variables=variables), bundled.scene(0).image[None],
+        key=jax.random.key(0), scheme="antithetic", sample_weights=0.5, tolerance=0.004,
+        max_samples=500, progress=lambda done, total: None,
+    )  # fmt: skip
+    np.testing.assert_allclose(facts["map"], truth.map[0], rtol=1e-4, atol=1e-5)
+    assert facts["samples"] == int(truth.diagnostics.num_samples[0])
+    assert 32 < facts["samples"] < 500
+    error = facts["diagnostics"]["relative_standard_error"]
+    assert 0 < error <= 0.004
+    assert error == pytest.approx(
+        np.max(facts["diagnostics"]["standard_error"]) / np.max(facts["map"]), rel=1e-3
+    )
+
+
 def test_compare_measures_both_maps_under_the_same_noise(capsys, folder):
     words = ("--layer", "block4", "--samples", 3)
     facts = run_json(capsys, "compare", *words, "--out", "both.PNG")
@@ -338,6 +357,8 @@ def test_refuses(command, words, said, capsys, folder, no_answer):
 
 UNANSWERABLE = {
     "layer": (["--layer", "blok3"], "block3"),
+    "sample weights": (["--sample-weights", "equal"], "exact or uniform"),
+    "tolerance": (["--tolerance", "-1"], "tolerance of 0 or more"),
     "layer without positions": (["--layer", "head"], "spatial axis"),
     "engine": (["--engine", "exponental"], "exponential"),
     "engine not proved": (["--engine", "affine"], "engine='affine'"),
@@ -361,6 +382,8 @@ def test_a_question_without_an_answer_is_one_line(words, said, capsys, folder):
         (["explain", "--samples", "0"], "from 1 on"),
         (["explain", "--samples", "2.5"], "2.5"),
         (["explain", "--chunk-size", "-3"], "from 1 on"),
+        (["explain", "--scheme", "sobol"], "invalid choice"),
+        (["explain", "--method", "grad_cam", "--tolerance", "0.1"], "not to grad_cam"),
         (["explain", "--seed", "-1"], "from 0 on"),
         (["explain", "--network", "swish"], "gelu"),
         (["explain", "in.png", "--scene", "1"], "not allowed with"),

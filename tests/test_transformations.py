@@ -95,6 +95,41 @@ def test_new_image_key_class_noise_and_weights_compile_nothing():
     assert len(count) > traced
 
 
+def test_new_weights_of_the_samples_and_a_new_tolerance_compile_nothing():
+    build, count = counted()
+    run = lambda **how: explain(build(0), images(), **how)  # noqa: E731
+    first, traced = run(sample_weights="exact"), len(count)
+    others = [run(sample_weights=how) for how in ("uniform", 0.3, jnp.float32(0.6))]
+    assert len(count) == traced
+    assert not any(np.allclose(first.map, other.map, rtol=1e-7) for other in others)
+    run(tolerance=0.5)
+    traced = len(count)
+    run(tolerance=0.2)
+    run(tolerance=jnp.float32(0.3), sample_weights=0.5)
+    assert len(count) == traced
+
+
+@pytest.mark.slow
+def test_a_tolerance_inside_jit_and_vmap():
+    x = images(4).reshape(2, 2, 5, 4, 2)
+    run = lambda x, t: explain(relu(), x, tolerance=t, max_samples=200)  # noqa: E731
+    plain = [run(half, 0.05) for half in x]
+    mapped = jax.jit(jax.vmap(run, in_axes=(0, None)))(x, 0.05)
+    for b in range(2):
+        taken = mapped.diagnostics.num_samples[b]
+        assert (taken == plain[b].diagnostics.num_samples).all()
+        assert close(mapped.map[b], plain[b].map)
+    with pytest.raises(ValueError, match="Reverse-mode"):
+        jax.grad(lambda x: run(x, 0.05).map.sum())(jnp.asarray(x[0]))
+
+
+@pytest.mark.parametrize("scheme", ["antithetic", "orthogonal"])
+def test_maps_of_dependent_samples_are_differentiable(scheme):
+    slope = jax.grad(lambda t: explain(relu(), images(), sample_weights=t, scheme=scheme).map.sum())
+    assert np.isfinite(slope(0.5))
+    assert slope(0.5) != 0
+
+
 def test_one_trace_runs_the_network_a_bounded_number_of_times():
     """Shapes, clean pass, proof, samples: a new loop in here would show as a jump."""
     build, count = counted()

@@ -14,14 +14,20 @@ DEFAULTS = {
     "samples": 25,
     "noise": 0.15,
     "sample_weights": "exact",
+    "scheme": "independent",
+    "tolerance": None,
+    "max_samples": 1024,
     "seed": 0,
     "numerator": "d2",
     "poles": "bounded",
     "order": 3,
 }
 """Of the options that not every method has: left out, they are not in what `argparse` returns."""
+SAMPLING = (
+    "samples", "noise", "sample_weights", "scheme", "tolerance", "max_samples", "seed",
+)  # fmt: skip
 BELONGS = (
-    dict.fromkeys(("samples", "noise", "sample_weights", "seed"), SMOOTHED)
+    dict.fromkeys(SAMPLING, SMOOTHED)
     | dict.fromkeys(("numerator", "poles"), ALPHAS)
     | {"order": SERIES}
 )
@@ -116,7 +122,14 @@ def _add_question(command: argparse.ArgumentParser, methods: Sequence[str]) -> N
     add("--samples", type=_at_least(1), default=rest, metavar="N", help="noisy samples (25)")
     add("--noise", type=float, default=rest, help="its deviation, of the picture's range (0.15)")
     add("--seed", type=_at_least(0), default=rest, help="of the noise (0)")
-    add("--sample-weights", choices=("exact", "uniform"), default=rest, help="default: exact")
+    add("--sample-weights", type=_weights, default=rest, metavar="exact|uniform|T",
+        help="e^{t u}: exact is t = 1 (the default), uniform 0")  # fmt: skip
+    schemes = ("independent", "antithetic", "orthogonal")
+    add("--scheme", choices=schemes, default=rest, help="of the noise; default: independent")
+    add("--tolerance", type=float, default=rest, metavar="SHARE",
+        help="sample up to this standard error, as a share of the map's largest value")  # fmt: skip
+    add("--max-samples", type=_at_least(1), default=rest, metavar="N",
+        help="where to stop in any case, with a tolerance (1024)")  # fmt: skip
     add("--numerator", choices=("d2", "d1"), default=rest, help="of alpha; default: d2")
     add("--poles", choices=("bounded", "raw"), default=rest, help="of alpha; default: bounded")
     add("--chunk-size", type=_at_least(1), metavar="N", help="bounds the memory")
@@ -173,6 +186,13 @@ def _address(text: str) -> str:
 def _add_out(command: argparse.ArgumentParser, name: str) -> None:
     out = {"type": Path, "default": Path(name), "metavar": "FILE"}
     command.add_argument("--out", **out, help=f"where to write the PNG ({name})")
+
+
+def _weights(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _at_least(least: int) -> Callable[[str], int]:

@@ -124,6 +124,9 @@ def method_of(asked: Namespace) -> Method:
         num_samples=asked.samples,
         noise_level=asked.noise,
         sample_weights=asked.sample_weights,
+        scheme=asked.scheme,
+        tolerance=asked.tolerance,
+        max_samples=asked.max_samples,
     )
 
 

@@ -51,12 +51,12 @@ def findings(question: Question, answer: Answer) -> dict[str, Any]:
     localisation: null where it is not known what a map should find.
     """
     found, report = answer.cam, answer.cam.diagnostics.report
-    smoothing = question.method.smoothing
+    taken = found.diagnostics.num_samples
     return {
         "engine": report.engine,
         "exact": report.exact,
         "proof": report.proof,
-        "samples": smoothing.num_samples if smoothing and report.noisy else 0,
+        "samples": 0 if taken is None else taken,
         "notes": report.notes,
         "diagnostics": diagnostics(answer),
         "map": found.map,
@@ -92,14 +92,13 @@ def diagnostics(answer: Answer) -> dict[str, Any]:
     relative_standard_error: the largest one, as a share of the map's largest value.
     """
     found = answer.cam.diagnostics
-    error, top = found.standard_error, answer.cam.map.max()
     poles = found.poles._asdict() if found.poles is not None else {}
     return {
         **poles,
         "effective_samples": found.effective_samples,
         "top_class_kept": found.top_class_kept,
-        "relative_standard_error": None if error is None or top <= 0 else error.max() / top,
-        "standard_error": error,
+        "relative_standard_error": found.relative_error,
+        "standard_error": found.standard_error,
         "finite": found.finite,
         "blank": found.blank,
     }
