@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 RESULTS = Path(__file__).parent / "results"
-SHORTEST_TURN = 0.02  # seconds: below that the clock and the operating system are heard
+SHORTEST_TURN = 0.1  # seconds: in less the clock and the operating system are heard
 
 
 def environment() -> dict[str, Any]:
