@@ -14,12 +14,13 @@ from jaxcam.derivatives import (
     log_derivatives,
     stochastic_derivatives,
 )
+from jaxcam.devices import spread
 from jaxcam.errors import JaxcamError, JaxcamWarning, NotProved
 from jaxcam.maps import normalize, upsample
 from jaxcam.plot import overlay
 from jaxcam.removal import RemovalCheck, check_removal
 from jaxcam.split import layers, split
-from jaxcam.types import CAM, Derivatives, Diagnostics, LogDerivatives, Split
+from jaxcam.types import CAM, Derivatives, Diagnostics, LogDerivatives, Split, Spread
 
 __all__ = [
     "CAM",
@@ -34,6 +35,7 @@ __all__ = [
     "NotProved",
     "RemovalCheck",
     "Split",
+    "Spread",
     "cam",
     "check_derivatives",
     "check_removal",
@@ -47,6 +49,7 @@ __all__ = [
     "smooth",
     "smooth_grad_cam_pp",
     "split",
+    "spread",
     "stochastic_derivatives",
     "targets",
     "upsample",

@@ -84,6 +84,28 @@ def add(average: Average, samples: Sample, ids: Array, unit: int = 1) -> Average
     )
 
 
+def merged(one: Average, other: Average) -> Average:
+    """Add two averages of different samples of one example."""
+    top = jax.lax.stop_gradient(jnp.maximum(one.top, other.top))
+    one, other = _rescaled(one, top), _rescaled(other, top)
+    return jax.tree.map(jnp.add, one, other)._replace(top=top)
+
+
+def across(average: Average, axis: str) -> Average:
+    """Add the averages of all devices along an axis of a mesh, of one example or of many."""
+    top = jax.lax.stop_gradient(jax.lax.pmax(jax.lax.stop_gradient(average.top), axis))
+    return jax.lax.psum(_rescaled(average, top), axis)._replace(top=top)
+
+
+def _rescaled(average: Average, top: Array) -> Average:
+    shrink = jnp.exp(average.top - top)
+    return average._replace(
+        weight=average.weight * _along(shrink, average.weight),
+        square=average.square * _along(shrink**2, average.square),
+        sums=jax.tree.map(lambda sums: sums * _along(shrink, sums), average.sums),
+    )
+
+
 def mean(average: Average) -> Derivatives:
     """Divide the sums of all groups by their weight."""
     total = average.weight.sum()
@@ -149,5 +171,5 @@ def _combined(coefficients: Array, values: Array) -> Array:
 
 
 def _along(vector: Array, values: Array) -> Array:
-    """Shape ``[n]`` so that it multiplies ``[n, ...]``."""
-    return vector.reshape(-1, *(1,) * (values.ndim - 1))
+    """Shape ``[n]``, or a number, so that it multiplies ``[n, ...]``."""
+    return vector.reshape(*vector.shape, *(1,) * (values.ndim - vector.ndim))

@@ -12,13 +12,13 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxcam import explain, maps, noise
+from jaxcam import devices, explain, maps, noise
 from jaxcam.derivatives.derive import check_chunk_size
 from jaxcam.errors import JaxcamWarning, fail
 from jaxcam.methods import grad_cam_pp
 from jaxcam.precision import wide_dtype
 from jaxcam.targets import as_target, check_class
-from jaxcam.types import CAM, Diagnostics, Method, Smoothing, Split, shared
+from jaxcam.types import CAM, Diagnostics, Method, Smoothing, Split, Spread, shared
 
 Progress = Callable[[int, int], None]
 SAMPLE_WEIGHTS = {"exact": 1.0, "uniform": 0.0}
@@ -119,6 +119,7 @@ def smooth_grad_cam_pp(
     tolerance: Any = None,
     max_samples: int = 1024,
     chunk_size: int | None = None,
+    spread: Spread | None = None,
     progress: Progress | None = None,
 ) -> CAM:
     """Explain images by Smooth Grad-CAM++ (arXiv 1908.01224), with exact derivatives.
@@ -131,7 +132,7 @@ def smooth_grad_cam_pp(
     Args:
         numerator: ``d2`` (Grad-CAM++ at one noiseless sample) or ``d1`` (the paper as printed).
         poles: ``bounded`` or ``raw``, see `jaxcam.alphas.alphas`.
-        split, x, target, key, engine, channels, neurons, chunk_size, progress: as in `cam`.
+        split, x, target, key, engine, channels, neurons, chunk_size, spread, progress: as in `cam`.
         num_samples, noise_level, sample_weights, scheme, tolerance, max_samples: as in `smooth`.
 
     Deviations from the paper: the numerator is D2 by default, and poles are bounded. Both are
@@ -160,7 +161,7 @@ def smooth_grad_cam_pp(
     )
     return cam(
         split, x, method, target, key=key, engine=engine, channels=channels, neurons=neurons,
-        chunk_size=chunk_size, progress=progress,
+        chunk_size=chunk_size, spread=spread, progress=progress,
     )  # fmt: skip
 
 
@@ -175,6 +176,7 @@ def cam(
     channels: Any = None,
     neurons: Any = None,
     chunk_size: int | None = None,
+    spread: Spread | None = None,
     progress: Progress | None = None,
 ) -> CAM:
     """Explain images by any method of `jaxcam.methods`, smoothed (`smooth`) or not.
@@ -200,6 +202,7 @@ def cam(
         chunk_size: how many noisy samples are in flight at once per image or, where one gradient
             is not enough, how many elements; it bounds the memory and changes nothing else beyond
             rounding.
+        spread: several devices, from `jaxcam.spread`; the same result, to rounding.
         progress: called as ``progress(done, total)`` after each chunk of samples, which are then
             run from Python; for programs with a person waiting. With a tolerance after each round
             of chunks; ``total`` is then the most there can be, and ``done`` in the last call.
@@ -217,10 +220,13 @@ def cam(
     """
     x = check_input(x, method.name)
     check_chunk_size(chunk_size)
+    devices.check(spread, len(x), shown=progress is not None)
     target, (channels, neurons) = as_target(target), maps.check_subset(channels, neurons)
     numbers, compiled = _noise(method, key, x)
     job = explain.Job(shared(split), x, target, *numbers, channels, neurons)
-    settings = explain.Settings(compiled, engine, chunk_size)
+    settings = explain.Settings(compiled, engine, chunk_size, spread)
+    if spread is not None:
+        job = devices.placed(job, spread, explain.per_image(job))
     result = _explain(job, settings) if progress is None else _shown(job, settings, progress)
     maps.check_channels(channels, result.weights.shape[-1])
     check_class(target, result.scores.shape[-1])

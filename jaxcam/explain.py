@@ -10,17 +10,18 @@ depend on its neighbours.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxcam import average as averages
-from jaxcam import maps, noise, targets
+from jaxcam import devices, maps, noise, targets
 from jaxcam.average import Average, Sample
 from jaxcam.derivatives.auto import engine_named
 from jaxcam.derivatives.bell import bell, raw, unit
+from jaxcam.derivatives.chunks import dealt
 from jaxcam.derivatives.layout import scan_in_order
 from jaxcam.derivatives.traced import trace
 from jaxcam.plan import Network, check_network, plan
@@ -35,6 +36,7 @@ from jaxcam.types import (
     Report,
     Shared,
     Smoothing,
+    Spread,
 )
 
 # Network passes in flight when no chunk size is given: more gain nothing on a processor, and an
@@ -66,6 +68,7 @@ class Settings(NamedTuple):
     method: Method
     engine: str
     chunk_size: int | None
+    spread: Spread | None = None
 
 
 class Run(NamedTuple):
@@ -92,7 +95,27 @@ class Clean(NamedTuple):
 
 
 def explain(job: Job, settings: Settings) -> CAM:
-    """Explain a batch in one traced program, noisy samples in a loop over chunks."""
+    """Explain a batch in one traced program, on one device or spread over several."""
+    if settings.spread is None:
+        return _explained(job, settings)
+    return devices.on_each(
+        lambda job: _explained(job, settings), settings.spread, job, per_image(job)
+    )
+
+
+def per_image(job: Job) -> Any:
+    """Say of each array of a job whether it has a row for every image."""
+    images, rank = len(job.x), len(jax.eval_shape(job.shared.split().features, job.x).shape)
+    return jax.tree.map(lambda _: False, job)._replace(
+        x=True,
+        keys=None if job.keys is None else True,
+        target=jax.tree.map(lambda v: jnp.shape(v)[:1] == (images,), job.target),
+        neurons=None if job.neurons is None else job.neurons.ndim == rank,
+    )
+
+
+def _explained(job: Job, settings: Settings) -> CAM:
+    """Explain the images that one device has, noisy samples in a loop over chunks."""
     clean = begin(job, settings)
     if not clean.report.noisy:
         return finish(job, settings, clean, None)
@@ -100,12 +123,25 @@ def explain(job: Job, settings: Settings) -> CAM:
     if _smoothing(settings).adaptive:
         return finish(job, settings, clean, _until(job, settings, clean).average)
 
-    def body(average: Average, ids: Array) -> Average:
-        return step(job, settings, clean, average, ids)
-
     ids = chunks(job, settings, clean, _smoothing(settings).num_samples)
-    total = scan_in_order(body, initial(settings, clean), ids)
+    total = _with_samples(job, settings, clean, initial(settings, clean), ids)
     return finish(job, settings, clean, total)
+
+
+def _with_samples(
+    job: Job, settings: Settings, clean: Clean, average: Average, ids: Array,
+    open: Array | None = None,
+) -> Average:  # fmt: skip
+    """Add chunks of samples to the averages of all images; each device takes its own of them."""
+
+    def body(average: Average, ids: Array) -> Average:
+        return step(job, settings, clean, average, ids, open)
+
+    axis = settings.spread and settings.spread.samples
+    if axis is None:
+        return scan_in_order(body, average, ids)
+    own = scan_in_order(body, initial(settings, clean), devices.mine(ids, axis))
+    return jax.vmap(averages.merged)(average, averages.across(own, axis))
 
 
 def _until(job: Job, settings: Settings, clean: Clean) -> Run:
@@ -168,8 +204,8 @@ def chunks(job: Job, settings: Settings, clean: Clean, count: int) -> Array:
     chunk = settings.chunk_size or max(1, at_once // batch)
     if not _one_pass(clean.report):
         chunk = 1  # such an engine fills a chunk with elements of one sample
-    steps = -(-count // min(chunk, count))
-    return jnp.arange(steps * -(-count // steps)).reshape(steps, -1)
+    hands = devices.count(settings.spread and settings.spread.samples)
+    return dealt(count, min(chunk, count), hands, clip=False)
 
 
 def step(
@@ -204,12 +240,10 @@ def advance(job: Job, settings: Settings, clean: Clean, run: Run) -> Run:
     """
     most, length = _smoothing(settings).num_samples, round_length(settings)
 
-    def body(average: Average, ids: Array) -> Average:
-        # A chunk that does not divide the round runs into the next one.
-        inside = jnp.where(ids < length, run.taken + ids, most)
-        return step(job, settings, clean, average, inside, run.open)
-
-    average = scan_in_order(body, run.average, chunks(job, settings, clean, length))
+    ids = chunks(job, settings, clean, length)
+    # A chunk that does not divide the round would run into the next one.
+    ids = jnp.where(ids < length, run.taken + ids, most)
+    average = _with_samples(job, settings, clean, run.average, ids, run.open)
     taken = jnp.minimum(run.taken + length, most)
 
     def look() -> tuple[Array, Array]:
@@ -313,7 +347,8 @@ def _differentiate(
         return u, (scores, u)
 
     arguments = (widen(a), x, index)
-    traced = trace(score, *arguments, chunk_size=settings.chunk_size)
+    axis = settings.spread and settings.spread.elements
+    traced = trace(score, *arguments, chunk_size=settings.chunk_size, axis=axis)
     return engine_named(report.engine).derive(traced, *arguments)
 
 

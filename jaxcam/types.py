@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import jax
 from jax import Array
 from jax.extend import core
+from jax.sharding import Mesh
 
 LogScore = Callable[[Array], Array]
 """One example's scalar ``u`` as a function of its activations ``a: [*spatial, k]``."""
@@ -96,18 +97,29 @@ class Derivatives(NamedTuple):
     d3: Array
 
 
+class Spread(NamedTuple):
+    """Over which axes of a mesh of devices work is spread; see `jaxcam.spread`."""
+
+    mesh: Mesh
+    batch: str | None = None
+    samples: str | None = None
+    elements: str | None = None
+
+
 class Traced(NamedTuple):
     """A score ``(a, *context) -> (u, more)``, traced once; see `jaxcam.derivatives.traced`.
 
     closed: its jaxpr, ``(a, *context) -> [u, *more]``. more: the structure of what the forward pass
     gives beside ``u``. arguments: shapes and dtypes of ``a`` and the context. chunk_size: how many
-    elements may be differentiated at once. known: what was found out about it so far.
+    elements may be differentiated at once. axis: of a mesh, over whose devices the elements are
+    spread. known: what was found out about it so far.
     """
 
     closed: Any
     more: Any
     arguments: tuple[jax.ShapeDtypeStruct, ...]
     chunk_size: int | None
+    axis: str | None
     known: dict[Any, Any]
 
     @property

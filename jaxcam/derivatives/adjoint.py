@@ -310,7 +310,7 @@ def carried(traced: Traced) -> Carried:
 
         parts = divide(along, a.shape)
         placed.append(POSITION in parts.moved)
-        return [u1, *sweep(parts, a.shape, traced.chunk_size), *more]
+        return [u1, *sweep(parts, a.shape, traced.chunk_size, traced.axis), *more]
 
     closed = merged(derivatives, *traced.arguments)
     return Carried(closed, survey(found, met, placed=any(placed)))

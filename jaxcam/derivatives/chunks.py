@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend import core
 
+from jaxcam import devices
 from jaxcam.derivatives.needs import needs
 
 # On a processor, what fits its cache: larger chunks run slower (two convolutions with GELU of
@@ -23,17 +24,24 @@ def fitting(program: core.ClosedJaxpr, count: int) -> int:
     return max(1, min(count, budget // max(1, needs(program).bytes)))
 
 
-def dealt(count: int, chunk: int) -> Array:
+def dealt(count: int, chunk: int, hands: int = 1, *, clip: bool = True) -> Array:
     """Deal the numbers below ``count`` into equal chunks, ``[steps, at most chunk]``.
 
-    The last is filled up with repetitions: a remainder of its own would be traced twice.
+    There are as many for each of the ``hands``. The last is filled up, as a remainder of its own
+    would be traced twice: by repetitions, or by numbers from ``count`` on.
     """
-    steps = -(-count // chunk)
+    steps = -(-count // (chunk * hands)) * hands
     numbers = jnp.arange(steps * -(-count // steps), dtype=jnp.int32)
-    return jnp.minimum(numbers, count - 1).reshape(steps, -1)
+    return (jnp.minimum(numbers, count - 1) if clip else numbers).reshape(steps, -1)
 
 
-def in_chunks(function: Callable[[Array], Any], count: int, chunk: int) -> Any:
-    """Map a function over the numbers below ``count``, ``chunk`` of them under one `vmap`."""
-    stacked = jax.lax.map(jax.vmap(function), dealt(count, min(chunk, count)))
+def in_chunks(
+    function: Callable[[Array], Any], count: int, chunk: int, axis: str | None = None
+) -> Any:
+    """Map a function over the numbers below ``count``, ``chunk`` of them under one `vmap`.
+
+    axis: of a mesh, whose devices have their chunks each.
+    """
+    chunks = devices.mine(dealt(count, min(chunk, count), devices.count(axis)), axis)
+    stacked = devices.together(jax.lax.map(jax.vmap(function), chunks), axis)
     return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:])[:count], stacked)

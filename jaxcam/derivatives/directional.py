@@ -40,7 +40,7 @@ def derive(traced: Traced, a: Array, *context: Array) -> tuple[LogDerivatives, A
     """Differentiate along every element, ``chunk_size`` of them at a time."""
     along = program(lambda a: traced(a, *context)[0], a)
     chunk = traced.chunk_size or fitting(along, a.size)
-    columns = in_chunks(core.jaxpr_as_fun(along), a.size, chunk)
+    columns = in_chunks(core.jaxpr_as_fun(along), a.size, chunk, traced.axis)
     return LogDerivatives(*(column.reshape(a.shape) for column in columns)), traced(a, *context)[1]
 
 

@@ -92,18 +92,18 @@ def derive(traced: Traced, *arguments: Array) -> tuple[LogDerivatives, Any]:
         return adjoint.derive(traced, *arguments)
     shape = traced.a.shape
     point, u1, more = at_point(found, *arguments)
-    jacobian = _jacobian(point, number, arguments, traced.chunk_size)
+    jacobian = _jacobian(point, number, arguments, traced)
 
     def along(coordinates: tuple[Array, ...]) -> tuple[Array, Array]:
         column = (number, jacobian[coordinates])
         return adjoint.second_and_third(point, Element(coordinates, shape, {}), waist=column)
 
-    u2, u3 = sweep(divide(along, shape), shape, traced.chunk_size)
+    u2, u3 = sweep(divide(along, shape), shape, traced.chunk_size, traced.axis)
     return LogDerivatives(u1, u2, u3), jax.tree.unflatten(traced.more, more)
 
 
 def _jacobian(
-    point: Point, number: int, arguments: tuple[Array, ...], chunk_size: int | None
+    point: Point, number: int, arguments: tuple[Array, ...], traced: Traced
 ) -> Array:  # fmt: skip
     """Give the Jacobian of a value, ``[*a.shape, *value.shape]``, by one gradient a number."""
     shape = point.bends.graph.program.shapes[number].shape
@@ -117,8 +117,10 @@ def _jacobian(
         return with_plain_convolutions(jax.grad(component))(a, index)
 
     size = math.prod(shape)
-    traced = jax.make_jaxpr(row)(jax.ShapeDtypeStruct((), jnp.int32))
-    rows = in_chunks(row, size, chunk_size or fitting(traced, size))
+    chunk = traced.chunk_size
+    if chunk is None:
+        chunk = fitting(jax.make_jaxpr(row)(jax.ShapeDtypeStruct((), jnp.int32)), size)
+    rows = in_chunks(row, size, chunk, traced.axis)
     return jnp.moveaxis(rows, 0, -1).reshape(*a.shape, *shape)
 
 

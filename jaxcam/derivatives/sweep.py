@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.extend import core
 
+from jaxcam import devices
 from jaxcam.derivatives.chunks import dealt, fitting
 from jaxcam.derivatives.layout import run_plain
 from jaxcam.derivatives.merge import merged
@@ -43,8 +44,13 @@ class Parts(NamedTuple):
         return frozenset().union(*(_level(self, atom) for atom in self.jaxpr.outvars))
 
 
-def sweep(parts: Parts, shape: Sequence[int], chunk_size: int | None) -> list[Array]:
-    """Map what was divided over all elements of an array of a shape."""
+def sweep(
+    parts: Parts, shape: Sequence[int], chunk_size: int | None, axis: str | None = None
+) -> list[Array]:
+    """Map what was divided over all elements of an array of a shape.
+
+    axis: of a mesh, over whose devices the channels are spread.
+    """
     *spatial, channels = shape
     positions = math.prod(spatial)
     constants = dict(zip(parts.jaxpr.constvars, parts.closed.consts, strict=True))
@@ -54,7 +60,7 @@ def sweep(parts: Parts, shape: Sequence[int], chunk_size: int | None) -> list[Ar
         channels if CHANNEL in parts.moved else 1,
     )
     at_once = chunk_size or fitting(parts.closed, math.prod(counts))
-    found = _mapped(parts, known, counts, at_once)
+    found = _mapped(parts, known, counts, at_once, axis)
     return [jnp.broadcast_to(v, (positions, channels)).reshape(shape) for v in found]
 
 
@@ -90,7 +96,11 @@ def _level(parts: Parts, atom: Any) -> frozenset[int]:
 
 
 def _mapped(
-    parts: Parts, known: dict[Any, Any], counts: tuple[int, int], at_once: int
+    parts: Parts,
+    known: dict[Any, Any],
+    counts: tuple[int, int],
+    at_once: int,
+    axis: str | None,
 ) -> list[Array]:
     """Run the parts: positions at once where there is room, channels in chunks."""
     positions, channels = counts
@@ -131,7 +141,8 @@ def _mapped(
         )
         return [v.reshape(-1, *v.shape[2:])[:positions] for v in found]
 
-    found = lax.map(turn, dealt(channels, chunk))  # [steps, positions, chunk]
+    chunks = devices.mine(dealt(channels, chunk, devices.count(axis)), axis)
+    found = devices.together(lax.map(turn, chunks), axis)  # [steps, positions, chunk]
     return [jnp.moveaxis(v, 0, 1).reshape(positions, -1)[:, :channels] for v in found]
 
 

@@ -13,8 +13,11 @@ from jaxcam.types import Traced
 
 
 def trace(
-    score: Callable[..., Any], *arguments: Any, chunk_size: int | None = None
-) -> Traced:  # fmt: skip
+    score: Callable[..., Any],
+    *arguments: Any,
+    chunk_size: int | None = None,
+    axis: str | None = None,
+) -> Traced:
     """Trace a score at ``a, *context``, arrays or `jax.ShapeDtypeStruct`.
 
     The score gives ``u``, or ``u`` and what else its forward pass gives.
@@ -22,4 +25,4 @@ def trace(
     closed, shape = jax.make_jaxpr(score, return_shape=True)(*arguments)
     more = jax.tree.structure(shape[1] if isinstance(shape, tuple) else None)
     abstract = tuple(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in closed.in_avals)
-    return Traced(closed, more, abstract, chunk_size, {})
+    return Traced(closed, more, abstract, chunk_size, axis, {})

@@ -1,0 +1,107 @@
+"""Explain on eight virtual devices, and say how far that is from one device; run by test_devices.
+
+Devices must be asked for before JAX starts, so this is a process of its own. Prints a JSON object.
+"""
+
+import json
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxcam
+
+DEVICES = 8
+jax.config.update("jax_num_cpu_devices", DEVICES)
+IMAGES = 4
+
+
+def network():
+    """Give a network that bends twice behind the layer, with weights that are leaves."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = ((2, 6), (6, 5), (5, 3))
+    weights = [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+
+    def scores(weights, a, x):
+        return jnp.tanh(jnp.tanh(a @ weights[1]).mean((1, 2)) + x.mean()) @ weights[2]
+
+    features = jax.tree_util.Partial(lambda weights, x: jnp.tanh(x @ weights[0]), weights)
+    return jaxcam.Split(features, jax.tree_util.Partial(scores, weights))
+
+
+def meshes():
+    """Name the ways of spreading."""
+    explicit = jax.make_mesh((2, 4), ("one", "two"))
+    auto = jax.make_mesh((2, 4), ("one", "two"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    return {
+        "samples": jaxcam.spread(samples=8),
+        "batch": jaxcam.spread(batch=4),
+        "elements": jaxcam.spread(elements=3),
+        "batch_and_samples": jaxcam.spread(batch=2, samples=4),
+        "all_three": jaxcam.spread(batch=2, samples=2, elements=2),
+        "explicit_mesh": jaxcam.spread(explicit, batch="one", samples="two"),
+        "auto_mesh": jaxcam.spread(auto, samples="two"),
+    }
+
+
+def options():
+    """Name the questions."""
+    a_class = jnp.arange(IMAGES) % 3
+    neurons = np.random.default_rng(0).random((IMAGES, 3, 3, 6)) < 0.7
+    tolerance = {"tolerance": 0.05, "max_samples": 160}
+    return {
+        "odd_number": {"num_samples": 13},
+        "fewer_than_devices": {"num_samples": 3},
+        "antithetic": {"num_samples": 20, "scheme": "antithetic"},
+        "directional": {"num_samples": 6, "engine": "directional", "chunk_size": 5},
+        "power": {"num_samples": 9, "engine": "power", "chunk_size": 2},
+        "classes_and_neurons": {"num_samples": 8, "target": a_class, "neurons": neurons},
+        "tolerance": {"noise_level": 0.6} | tolerance,
+    }
+
+
+def apart(ours, truth):
+    """Give the largest difference of each array of a result, as a share of its largest value."""
+    found = {}
+    fields = {"map": lambda r: r.map, "weights": lambda r: r.weights, "scores": lambda r: r.scores,
+              "error": lambda r: r.diagnostics.standard_error,
+              "samples": lambda r: r.diagnostics.num_samples,
+              "effective": lambda r: r.diagnostics.effective_samples}  # fmt: skip
+    for name, field in fields.items():
+        x, y = np.asarray(field(ours), float), np.asarray(field(truth), float)
+        found[name] = float(np.abs(x - y).max() / max(np.abs(y).max(), 1e-30))
+    return found
+
+
+def main():
+    """Compare every way with one device."""
+    warnings.simplefilter("ignore")
+    split, key = network(), jax.random.key(3)
+    x = jax.random.uniform(jax.random.key(1), (IMAGES, 3, 3, 2))
+    result = {}
+    for name, asked in options().items():
+        truth = jaxcam.smooth_grad_cam_pp(split, x, key=key, **asked)
+        for way, spread in meshes().items():
+            ours = jaxcam.smooth_grad_cam_pp(split, x, key=key, spread=spread, **asked)
+            result[f"{name}/{way}"] = apart(ours, truth)
+    spread = jaxcam.spread(samples=8)
+    committed = jax.device_put((split, x), jax.devices()[3])
+    ours = jaxcam.smooth_grad_cam_pp(*committed, key=key, spread=spread)
+    truth = jaxcam.smooth_grad_cam_pp(split, x, key=key)
+    result["committed/samples"] = apart(ours, truth)
+
+    @jax.jit
+    def inside(split, x):
+        return jaxcam.smooth_grad_cam_pp(split, x, key=key, spread=spread)
+
+    result["inside_jit/samples"] = apart(inside(split, x), truth)
+    plain = jaxcam.cam(split, x, jaxcam.methods.grad_cam_pp())
+    ours = jaxcam.cam(split, x, jaxcam.methods.grad_cam_pp(), spread=jaxcam.spread(batch=2))
+    result["not_smoothed/batch"] = {"map": float(abs(ours.map - plain.map).max() / plain.map.max())}
+    result["devices_used"] = len(ours.map.sharding.device_set)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
