@@ -59,8 +59,9 @@ def smooth(
         sample_weights: ``exact``, t = 1, weighs sample ``n`` by ``Y_n``, which is what the mean of
             ``D_k`` is; ``uniform``, t = 0, sets every ``Y_n`` to one, as public implementations do.
             A number from 0 to 1 is ``t`` itself: where scores differ much from sample to sample, a
-            few of them carry the exact mean (``diagnostics.effective_samples``), and a smaller
-            ``t`` gives a steadier map of a question between the two.
+            few of them carry the exact mean (``diagnostics.effective_samples``), and stated errors
+            are then too small: of samples that were not met nothing is known. A smaller ``t`` gives
+            a steadier map of a question between the two.
         scheme: ``independent``; ``antithetic``, pairs ``eps`` and ``-eps``; ``orthogonal``, such
             pairs along directions at right angles, four at a time. An error needs two units of
             1, 2 or 8 samples, and is good from sixteen on.
