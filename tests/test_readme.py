@@ -137,6 +137,12 @@ def test_the_check_of_removals(linen, capsys):
     assert capsys.readouterr().out
 
 
+def test_several_devices(linen):
+    split = jaxcam.split(linen["model"], "block3", variables=linen["variables"], train=False)
+    names = run(block("jaxcam.spread("), jax=jax, jaxcam=jaxcam, split=split, x=X)
+    assert names["result"].map.shape == (2, 8, 8)
+
+
 def test_a_folder_of_images(tmp_path, monkeypatch):
     """Each command as it stands, its options apart from the addresses of processes."""
     monkeypatch.chdir(tmp_path)
@@ -154,7 +160,7 @@ def test_a_folder_of_images(tmp_path, monkeypatch):
 
 
 def test_every_block_is_run():
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8
 
 
 def test_commands_are_marked_for_the_machine_that_checks_them():
