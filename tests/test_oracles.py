@@ -158,7 +158,7 @@ def test_smooth_grad_cam_pp():
 def test_smooth_grad_cam_pp_with_uniform_weights():
     """Weights 1 and 1: D1 = S / 2, D2 = 1 + S^2 / 2, D3 = (3S + S^3) / 2."""
     noisy, clean = [np.array([[0.0]]), np.array([[S]])], np.array([[2.0]])
-    found = oracles.smooth_grad_cam_pp(noisy, clean, sample_weights="uniform", **HALF_SQUARE)
+    found = oracles.smooth_grad_cam_pp(noisy, clean, temper=0.0, **HALF_SQUARE)
     close(np.ravel(found.means), [S / 2, 1 + S**2 / 2, (3 * S + S**3) / 2])
     close(found.effective_samples, 2)
 
@@ -175,7 +175,7 @@ def test_smooth_grad_cam_pp_passes_each_input_to_the_scores():
     """With ``u = a x`` and features 1, u1 = x_n, so paths around the layer see the noisy input."""
     noisy = [np.array([[1.0]]), np.array([[3.0]])]
     network = {"features": jnp.ones_like, "scores": lambda a, x: (a * x).reshape(1), "index": 0}
-    found = oracles.smooth_grad_cam_pp(noisy, noisy[0], sample_weights="uniform", **network)
+    found = oracles.smooth_grad_cam_pp(noisy, noisy[0], temper=0.0, **network)
     close(np.ravel(found.means), [2, 5, 14])
 
 
