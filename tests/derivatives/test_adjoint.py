@@ -370,7 +370,7 @@ RIGHT = {
     "variance": (lambda a: a.std((0, 1)), MAP),
     # Sums that go ahead of products, or may not: of a bend, of a scale for each place, of channels.
     "summed_dense": (lambda a: jnp.tanh(bent_dense(a).sum((0, 1))), MAP),
-    "summed_residual": (lambda a: jnp.tanh((a + bent_dense(a, 2) / 3).mean((0, 1))), MAP),
+    "summed_residual": (lambda a: jnp.tanh((a + bent_dense(a, 3) / 3).mean((0, 1))), MAP),
     "summed_matrix_first": (
         lambda a: jnp.tanh(
             jnp.einsum("km,hwk->mhw", programs.weights("m", a, 4, 5), bent_dense(a)).sum((1, 2))
@@ -380,7 +380,7 @@ RIGHT = {
     "summed_row": (lambda a: jnp.tanh(bent_dense(a).sum(0)), MAP),
     "summed_channels": (lambda a: jnp.tanh(bent_dense(a).sum((0, 2))), MAP),
     "summed_by_place": (
-        lambda a: jnp.tanh((bent_dense(a) * jnp.arange(1.0, 4.0)[:, None]).sum((0, 1))),
+        lambda a: jnp.tanh((bent_dense(a) * programs.weights("place", a, 3, 3, 1)).sum((0, 1))),
         (3, 3, 2),
     ),
     "summed_point_convolution": (
