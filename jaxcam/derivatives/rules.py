@@ -206,12 +206,16 @@ def concatenate(term: Term, step: Step) -> Term:
 
 
 def axes_before(equation: Any, place: int, over: Sequence[int]) -> list[int] | None:
-    """Say over which axes of an operand to sum instead of these axes of a product's result.
+    """Say over which axes of an operand to sum instead of these axes of an operation's result.
 
-    None where the sum and the product cannot change places.
+    None where the sum and the operation cannot change places.
     """
-    found: list[int | None] = []
-    if equation.primitive.name == "dot_general":
+    name, found = equation.primitive.name, list[int | None]()
+    if name == "transpose":
+        found = list(equation.params["permutation"])
+    elif name in ("reshape", "squeeze", "expand_dims"):
+        found = _same_places(equation)
+    elif name == "dot_general":
         contracted, batched = equation.params["dimension_numbers"]
         free = [
             [i for i in range(len(atom.aval.shape)) if i not in axes]
@@ -219,10 +223,21 @@ def axes_before(equation: Any, place: int, over: Sequence[int]) -> list[int] | N
         ]
         found = free[0] + [None] * len(free[1]) if place == 0 else [None] * len(free[0]) + free[1]
         found = [] if batched[0] else found
-    elif equation.primitive.name == "conv_general_dilated" and place == 0:
+    elif name == "conv_general_dilated" and place == 0:
         found = pointlike_axes(equation)
     before = [axis for i in over if found and (axis := found[i]) is not None]
     return before if len(before) == len(over) else None
+
+
+def _same_places(equation: Any) -> list[int | None]:
+    """For each axis of a reshaped array, the axis that it was, if it was one."""
+    old, new = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    found: list[int | None] = [None] * len(new)
+    if equation.params.get("dimensions") is None or equation.primitive.name != "reshape":
+        for olds, news in _groups(old, new):
+            if len(olds) == len(news) == 1:
+                found[news[0]] = olds[0]
+    return found
 
 
 LINEAR: dict[str, Callable[[Term, Step], Term]] = {

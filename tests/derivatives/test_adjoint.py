@@ -391,6 +391,21 @@ RIGHT = {
         lambda a: jnp.tanh(conv(jnp.tanh(conv(a, "one")), "two").sum((0, 1))),
         MAP,
     ),
+    "summed_strided_convolution": (
+        lambda a: jnp.tanh(conv(jnp.tanh(conv(a, "one")), "two", size=1, stride=2).sum((0, 1))),
+        MAP,
+    ),
+    "summed_turned": (
+        lambda a: jnp.tanh(bent_dense(a).transpose(2, 0, 1).reshape(4, 1, -1, 4).sum((1, 2))),
+        MAP,
+    ),
+    "summed_joined": (lambda a: jnp.tanh(bent_dense(a).reshape(-1, 4).sum(0)), MAP),
+    "summed_layernorm": (
+        lambda a: jnp.tanh(
+            dense(jnp.tanh(dense(tails.layer_norm(a), "first")), "second").mean((0, 1))
+        ),
+        MAP,
+    ),
     "summed_bends": (
         lambda a: jnp.tanh((jnp.exp(dense(a, "one") / 3) * dense(a, "two")).sum((0, 1))),
         MAP,
