@@ -40,8 +40,8 @@ def spread(
         JaxcamError: more devices than there are, or an axis that the mesh has not.
 
     >>> import jaxcam
-    >>> jaxcam.spread(samples=1).mesh.shape
-    OrderedDict({'samples': 1})
+    >>> dict(jaxcam.spread(samples=1).mesh.shape)
+    {'samples': 1}
     """
     asked = {role: value for role, value in zip(ROLES, (batch, samples, elements), strict=True)
              if value is not None}  # fmt: skip
