@@ -69,7 +69,8 @@ def add(average: Average, samples: Sample, ids: Array, unit: int = 1) -> Average
     shrink = jnp.exp(average.top - top)
     weight = jnp.exp(samples.log_weight - top)
     present = jnp.isfinite(samples.log_weight).astype(weight.dtype)
-    member = (ids[None] // unit % groups == jnp.arange(groups)[:, None]).astype(weight.dtype)
+    numbers = jnp.arange(groups, dtype=ids.dtype)
+    member = (ids[None] // unit % groups == numbers[:, None]).astype(weight.dtype)
 
     def grow(total: Array, values: Array) -> Array:
         return total * shrink + _combined(member * weight[None], values)
