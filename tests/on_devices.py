@@ -13,7 +13,6 @@ import numpy as np
 import jaxcam
 
 DEVICES = 8
-jax.config.update("jax_num_cpu_devices", DEVICES)
 IMAGES = 4
 
 
@@ -116,4 +115,6 @@ def main():
 
 
 if __name__ == "__main__":
+    # Not at import: pytest imports this file for its examples, in a process where JAX has started.
+    jax.config.update("jax_num_cpu_devices", DEVICES)
     main()
