@@ -3,7 +3,7 @@
 __version__ = "0.1.0"
 
 from jaxcam import methods, targets
-from jaxcam.cam import cam, smooth, smooth_grad_cam_pp
+from jaxcam.cam import cam, smooth_grad_cam_pp
 from jaxcam.derivatives import (
     Decision,
     DerivativeCheck,
@@ -19,6 +19,7 @@ from jaxcam.errors import JaxcamError, JaxcamWarning, NotProved
 from jaxcam.maps import normalize, upsample
 from jaxcam.plot import overlay
 from jaxcam.removal import RemovalCheck, check_removal
+from jaxcam.smoothing import smooth
 from jaxcam.split import layers, split
 from jaxcam.types import CAM, Derivatives, Diagnostics, LogDerivatives, Split, Spread
 

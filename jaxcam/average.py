@@ -17,6 +17,7 @@ of them cover what two deviations of a normal distribution do, 95.4 %, however f
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -66,30 +67,25 @@ def add(average: Average, samples: Sample, ids: Array, unit: int = 1) -> Average
     groups = average.weight.shape[0]
     # The running maximum only keeps numbers in range: it cancels, in derivatives too.
     top = jax.lax.stop_gradient(jnp.maximum(average.top, samples.log_weight.max()))
-    shrink = jnp.exp(average.top - top)
     weight = jnp.exp(samples.log_weight - top)
     present = jnp.isfinite(samples.log_weight).astype(weight.dtype)
     numbers = jnp.arange(groups, dtype=ids.dtype)
     member = (ids[None] // unit % groups == numbers[:, None]).astype(weight.dtype)
-
-    def grow(total: Array, values: Array) -> Array:
-        return total * shrink + _combined(member * weight[None], values)
-
-    return Average(
+    chunk = Average(
         top=top,
-        taken=average.taken + _combined(member, present),
-        weight=average.weight * shrink + _combined(member, weight),
-        square=average.square * shrink**2 + _combined(member, weight**2),
-        kept=average.kept + _combined(member, present * samples.kept.astype(weight.dtype)),
-        sums=jax.tree.map(grow, average.sums, samples.derivatives),
+        taken=_combined(member, present),
+        weight=_combined(member, weight),
+        square=_combined(member, weight**2),
+        kept=_combined(member, present * samples.kept.astype(weight.dtype)),
+        sums=jax.tree.map(partial(_combined, member * weight[None]), samples.derivatives),
     )
+    return _plus(_rescaled(average, top), chunk)
 
 
 def merged(one: Average, other: Average) -> Average:
     """Add two averages of different samples of one example."""
     top = jax.lax.stop_gradient(jnp.maximum(one.top, other.top))
-    one, other = _rescaled(one, top), _rescaled(other, top)
-    return jax.tree.map(jnp.add, one, other)._replace(top=top)
+    return _plus(_rescaled(one, top), _rescaled(other, top))
 
 
 def across(average: Average, axis: str) -> Average:
@@ -98,9 +94,15 @@ def across(average: Average, axis: str) -> Average:
     return jax.lax.psum(_rescaled(average, top), axis)._replace(top=top)
 
 
+def _plus(one: Average, other: Average) -> Average:
+    """Add sums that are scaled alike."""
+    return jax.tree.map(jnp.add, one, other)._replace(top=one.top)
+
+
 def _rescaled(average: Average, top: Array) -> Average:
     shrink = jnp.exp(average.top - top)
     return average._replace(
+        top=top,
         weight=average.weight * _along(shrink, average.weight),
         square=average.square * _along(shrink**2, average.square),
         sums=jax.tree.map(lambda sums: sums * _along(shrink, sums), average.sums),

@@ -1,105 +1,29 @@
 """The public calls: explain a batch of inputs once, or averaged over noise."""
 
-import math
-import numbers
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jax.core import Tracer
 
 from jaxcam import devices, explain, maps, noise
+from jaxcam.checks import check_input, check_result
 from jaxcam.derivatives.derive import check_chunk_size
-from jaxcam.errors import JaxcamWarning, fail
+from jaxcam.errors import fail
 from jaxcam.methods import grad_cam_pp
 from jaxcam.precision import wide_dtype
+from jaxcam.smoothing import smooth
 from jaxcam.targets import as_target, check_class
-from jaxcam.types import CAM, Diagnostics, Method, Smoothing, Split, Spread, shared
+from jaxcam.types import CAM, Method, Split, Spread, shared
 
 Progress = Callable[[int, int], None]
-SAMPLE_WEIGHTS = {"exact": 1.0, "uniform": 0.0}
-FEW = 0.25  # of the samples: where fewer carry the weight, the user is told
 
 _explain = jax.jit(explain.explain, static_argnames="settings")
 _begin = jax.jit(explain.begin, static_argnames="settings")
 _step = jax.jit(explain.step, static_argnames="settings", donate_argnames="average")
 _advance = jax.jit(explain.advance, static_argnames="settings", donate_argnames="run")
 _finish = jax.jit(explain.finish, static_argnames="settings")
-
-
-def smooth(
-    method: Method,
-    *,
-    num_samples: int = 25,
-    noise_level: Any = 0.15,
-    sample_weights: Any = "exact",
-    scheme: str = "independent",
-    tolerance: Any = None,
-    max_samples: int = 1024,
-) -> Method:
-    """Average a gradient method over noisy inputs ``x_n = x + sigma eps_n``, ``eps_n ~ N(0, I)``.
-
-    ``sigma = noise_level (max x - min x)`` per image. ``D1``, ``D2``, ``D3`` are averaged over the
-    samples, each on its own; the activations in alpha and in the map are the clean ones::
-
-        mean D_k = sum_n w_n B_k,n / sum_n w_n        w_n = Y_n^t = e^{t u_n}
-
-    Every scheme is unbiased: each ``eps_n`` alone is ``N(0, I)`` (`jaxcam.noise`). The standard
-    errors in the diagnostics are those of the scheme, from independent groups of samples that
-    depend on each other (`jaxcam.average`).
-
-    Args:
-        method: one of `jaxcam.methods`.
-        num_samples: n, at least 1. Not used with a tolerance.
-        noise_level: the deviation of the noise as a share of the image's range, at least 0.
-        sample_weights: ``exact``, t = 1, weighs sample ``n`` by ``Y_n``, which is what the mean of
-            ``D_k`` is; ``uniform``, t = 0, sets every ``Y_n`` to one, as public implementations do.
-            A number from 0 to 1 is ``t`` itself: where scores differ much from sample to sample, a
-            few of them carry the exact mean (``diagnostics.effective_samples``), and stated errors
-            are then too small: of samples that were not met nothing is known. A smaller ``t`` gives
-            a steadier map of a question between the two.
-        scheme: ``independent``; ``antithetic``, pairs ``eps`` and ``-eps``; ``orthogonal``, such
-            pairs along directions at right angles, four at a time. An error needs two units of
-            1, 2 or 8 samples, and is good from sixteen on.
-        tolerance: take as many samples as it takes until the largest standard error of a map is at
-            most this share of its largest value (``diagnostics.relative_error``), image by image.
-            Looked at after 32 samples (``orthogonal``: 128), and then at every quarter more, so
-            that an image's result depends neither on its neighbours nor on ``chunk_size``. Then
-            the number of turns is not known in advance, and JAX cannot differentiate in reverse
-            mode: `jax.grad` needs ``tolerance=None``.
-        max_samples: where to stop in any case; used with a tolerance alone.
-
-    Raises:
-        JaxcamError: one of them is not what it should be.
-
-    >>> import jaxcam
-    >>> method = jaxcam.smooth(jaxcam.methods.grad_cam(), num_samples=50)
-    >>> method = jaxcam.smooth(jaxcam.methods.grad_cam(), scheme="antithetic", tolerance=0.05)
-    """
-    if scheme not in noise.SCHEMES:
-        fail(
-            "smooth",
-            needs=f"a scheme of {', '.join(noise.SCHEMES)}",
-            got=repr(scheme),
-            remedy="See its docstring.",
-        )
-    _check_count("num_samples", num_samples, 1, "Default: 25.")
-    adaptive = tolerance is not None
-    if adaptive:
-        least = 2 * noise.SCHEMES[scheme].unit
-        _check_count("max_samples", max_samples, least, "An error needs two units of the scheme.")
-        _check_number("tolerance", tolerance, 0, math.inf, "Try 0.05.")
-    _check_number("noise_level", noise_level, 0, math.inf, "Default: 0.15.")
-    return method._replace(
-        smoothing=Smoothing(
-            int(max_samples if adaptive else num_samples), noise_level, _temper(sample_weights),
-            scheme, tolerance, adaptive,
-        )
-    )  # fmt: skip
 
 
 def smooth_grad_cam_pp(
@@ -231,7 +155,7 @@ def cam(
     result = _explain(job, settings) if progress is None else _shown(job, settings, progress)
     maps.check_channels(channels, result.weights.shape[-1])
     check_class(target, result.scores.shape[-1])
-    return _checked(result, method)
+    return check_result(result, method)
 
 
 class _Numbers(NamedTuple):
@@ -287,118 +211,3 @@ def _shown_until(
         run, done = _advance(job, settings, clean, run), done + 1
         progress(done, total if run.open.any() else done)
     return _finish(job, settings, clean, run.average)
-
-
-def _checked(result: CAM, method: Method) -> CAM:
-    """Let nothing non-finite and nothing blank leave silently, where values are known."""
-    d = result.diagnostics
-    if isinstance(d.finite, Tracer):
-        return result
-    d = jax.device_get(d)
-    if not d.finite.all():
-        fail(
-            method.name,
-            needs="finite maps",
-            got=f"NaN or infinity in image {_where(~d.finite)}",
-            remedy="Are the weights and scores finite? With poles='raw', alpha may be at a pole: "
-            "use poles='bounded'.",
-        )
-    for words in _complaints(d, method.smoothing):
-        warnings.warn(f"{method.name}: {words}", JaxcamWarning, stacklevel=3)
-    return result
-
-
-def _complaints(d: Diagnostics, smoothing: Smoothing | None) -> Iterator[str]:
-    """Word what is correct and probably not wanted. ``d``: on the host."""
-    if d.blank.any():
-        yield (
-            f"the map of image {_where(d.blank)} is blank: no feature map that is active in this "
-            "layer has a positive weight for this class."
-        )
-    if smoothing is None or d.num_samples is None or d.effective_samples is None:
-        return
-    few = d.effective_samples < FEW * d.num_samples
-    if few.any():
-        least = (d.effective_samples / d.num_samples).argmin()
-        yield (
-            f"{d.effective_samples[least]:.1f} effective samples of {d.num_samples[least]} carry "
-            f"the map of image {_where(few)}: the score differs so much from sample to sample that "
-            "few of them hold its mean. Take more samples, or temper their weights: "
-            "sample_weights=t, from 1 (exact) down to 0 (uniform)."
-        )
-    if d.relative_error is None or not smoothing.adaptive or _is_traced(smoothing.tolerance):
-        return
-    late = d.relative_error > np.asarray(smoothing.tolerance, d.relative_error.dtype)
-    if late.any():
-        yield (
-            f"max_samples={smoothing.num_samples} left the standard error of image {_where(late)} "
-            f"at {d.relative_error.max():.2g} of the map's largest value, above the tolerance of "
-            f"{float(smoothing.tolerance):.2g}. Allow more samples."
-        )
-
-
-def _where(chosen: Any) -> list[int]:
-    return np.flatnonzero(chosen).tolist()
-
-
-def _is_traced(value: Any) -> bool:
-    return isinstance(value, Tracer)
-
-
-def check_input(x: Any, call: str) -> Array:
-    """Refuse what is no batch of finite inputs, for a call of that name."""
-    x = x if isinstance(x, Array) else np.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        fail(
-            call,
-            needs="floating input",
-            got=x.dtype,
-            remedy="Convert as in training, for example x.astype('float32') / 255.",
-        )
-    if x.ndim < 3 or math.prod(x.shape) == 0:
-        fail(
-            call,
-            needs="x of shape [batch, *spatial, channel]",
-            got=f"shape {x.shape}",
-            remedy="Add the batch axis: x[None].",
-        )
-    x = jnp.asarray(x)
-    if not isinstance(x, Tracer) and not bool(_all_finite(x)):
-        fail(call, needs="finite input", got="NaN or infinity in x", remedy="Clean the input.")
-    return x
-
-
-@jax.jit
-def _all_finite(x: Array) -> Array:
-    return jnp.isfinite(x).all()
-
-
-def _temper(sample_weights: Any) -> Any:
-    """Give ``t`` of ``w_n = e^{t u_n}``."""
-    if isinstance(sample_weights, str) and sample_weights in SAMPLE_WEIGHTS:
-        return SAMPLE_WEIGHTS[sample_weights]
-    names = " or ".join(SAMPLE_WEIGHTS)
-    if isinstance(sample_weights, str):
-        fail(
-            "smooth",
-            needs=f"sample_weights {names}, or a number from 0 to 1",
-            got=repr(sample_weights),
-            remedy="See its docstring.",
-        )
-    _check_number("sample_weights", sample_weights, 0, 1, f"Or by name: {names}.")
-    return sample_weights
-
-
-def _check_count(name: str, count: Any, least: int, remedy: str) -> None:
-    if not isinstance(count, numbers.Integral) or count < least:
-        fail("smooth", needs=f"{name} of at least {least}", got=count, remedy=remedy)
-
-
-def _check_number(name: str, number: Any, least: float, most: float, remedy: str) -> None:
-    if isinstance(number, Tracer):
-        return
-    value = np.asarray(number)
-    numeric = value.shape == () and np.issubdtype(value.dtype, np.number)
-    if not numeric or not np.isfinite(value) or not least <= value <= most:
-        needs = f"a {name} from {least} to {most}" if most < math.inf else f"a {name} of 0 or more"
-        fail("smooth", needs=needs, got=number, remedy=remedy)

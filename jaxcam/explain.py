@@ -205,7 +205,7 @@ def chunks(job: Job, settings: Settings, clean: Clean, count: int) -> Array:
     if not _one_pass(clean.report):
         chunk = 1  # such an engine fills a chunk with elements of one sample
     hands = devices.count(settings.spread and settings.spread.samples)
-    return dealt(count, min(chunk, count), hands, clip=False)
+    return dealt(count, min(chunk, count), hands)
 
 
 def step(

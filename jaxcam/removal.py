@@ -11,7 +11,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxcam import explain
-from jaxcam.cam import check_input
+from jaxcam.checks import check_input
 from jaxcam.derivatives.derive import check_chunk_size
 from jaxcam.errors import fail
 from jaxcam.methods import taylor_cam

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from console import OPTIONS, assert_asked, run
 from PIL import Image
 
 import jaxcam
@@ -24,11 +25,6 @@ from jaxcam.split import split
 ESCAPE = "\x1b"
 QUICK = ("--method", "grad_cam")
 """One gradient, for tests of everything around it."""
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    status = main([str(word) for word in words])
-    return status, *capsys.readouterr()
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *words: object) -> dict:
@@ -170,22 +166,13 @@ def test_every_option_reaches_the_library(capsys, folder, monkeypatch):
         raise JaxcamError("seen")
 
     monkeypatch.setattr(question, "cam", cam)
-    options = """explain --scene 4 --network relu --layer block2 --class 8 --target softmax
-        --samples 7 --noise 0.3 --seed 11 --sample-weights uniform --numerator d1 --poles raw
-        --engine power --chunk-size 3"""
-    assert run(capsys, *options.split()) == (2, "", "jaxcam: error: seen\n")
+    assert run(capsys, "explain", "--scene", 4, *OPTIONS) == (2, "", "jaxcam: error: seen\n")
     (cut, x, method, target), others = seen
     scene, relu = bundled.scene(4), bundled.load("relu")
     np.testing.assert_array_equal(x, scene.image[None])
     expected = split(relu.model, "block2", variables=relu.variables)
     np.testing.assert_array_equal(cut.features(x), expected.features(x))
-    assert method == jaxcam.smooth(
-        jaxcam.methods.grad_cam_pp(numerator="d1", poles="raw"),
-        num_samples=7, noise_level=0.3, sample_weights="uniform",
-    )  # fmt: skip
-    assert (target.form.name, target.class_index) == ("softmax", 8)
-    assert (others["engine"], others["chunk_size"]) == ("power", 3)
-    assert others["key"] == jax.random.key(11)
+    assert_asked(method, target, others)
 
 
 @pytest.mark.parametrize("name", ["grad_cam", "grad_cam_pp"])

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from jaxcam import bundled, methods, targets
-from jaxcam.cam import cam, smooth
+from jaxcam.cam import cam
 from jaxcam.cli import progress
 from jaxcam.errors import fail
 from jaxcam.removal import check_removal, signed_map
+from jaxcam.smoothing import smooth
 from jaxcam.split import split
 from jaxcam.targets import Target
 from jaxcam.types import CAM, Method, Split

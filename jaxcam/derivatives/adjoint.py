@@ -24,6 +24,7 @@ from jax.extend import core
 
 from jaxcam.derivatives.bends import Point, at_point, bends
 from jaxcam.derivatives.merge import merged
+from jaxcam.derivatives.products import collect, multiplied, scaled, summed, total
 from jaxcam.derivatives.program import Node, Operation
 from jaxcam.derivatives.rules import LINEAR, axes_before
 from jaxcam.derivatives.step import Step
@@ -34,15 +35,10 @@ from jaxcam.derivatives.tangents import (
     Element,
     Tangent,
     Term,
-    collect,
     dense,
     joint,
-    multiplied,
-    scaled,
     spread_all,
-    summed,
     times,
-    total,
     unit_vector,
 )
 from jaxcam.types import Engine, LogDerivatives, Proof, Traced

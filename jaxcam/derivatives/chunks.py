@@ -24,15 +24,19 @@ def fitting(program: core.ClosedJaxpr, count: int) -> int:
     return max(1, min(count, budget // max(1, needs(program).bytes)))
 
 
-def dealt(count: int, chunk: int, hands: int = 1, *, clip: bool = True) -> Array:
+def dealt(count: int, chunk: int, hands: int = 1) -> Array:
     """Deal the numbers below ``count`` into equal chunks, ``[steps, at most chunk]``.
 
-    There are as many for each of the ``hands``. The last is filled up, as a remainder of its own
-    would be traced twice: by repetitions, or by numbers from ``count`` on.
+    There are as many for each of the ``hands``. The last is filled up by numbers from ``count`` on,
+    as a remainder of its own would be traced twice.
     """
     steps = -(-count // (chunk * hands)) * hands
-    numbers = jnp.arange(steps * -(-count // steps), dtype=jnp.int32)
-    return (jnp.minimum(numbers, count - 1) if clip else numbers).reshape(steps, -1)
+    return jnp.arange(steps * -(-count // steps), dtype=jnp.int32).reshape(steps, -1)
+
+
+def repeating(count: int, chunk: int, hands: int = 1) -> Array:
+    """Deal the numbers below ``count`` likewise, the last chunk filled up by repetitions."""
+    return jnp.minimum(dealt(count, chunk, hands), count - 1)
 
 
 def in_chunks(
@@ -42,6 +46,6 @@ def in_chunks(
 
     axis: of a mesh, whose devices have their chunks each.
     """
-    chunks = devices.mine(dealt(count, min(chunk, count), devices.count(axis)), axis)
+    chunks = devices.mine(repeating(count, min(chunk, count), devices.count(axis)), axis)
     stacked = devices.together(jax.lax.map(jax.vmap(function), chunks), axis)
     return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:])[:count], stacked)

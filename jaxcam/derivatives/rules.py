@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcam.derivatives.convolution import convolve, pointlike_axes
+from jaxcam.derivatives.products import summed
 from jaxcam.derivatives.step import Step, whole_map
 from jaxcam.derivatives.tangents import (
     SAME,
@@ -23,7 +24,6 @@ from jaxcam.derivatives.tangents import (
     localize,
     spread,
     stays_inside,
-    summed,
     varies,
     whole,
 )

@@ -16,7 +16,7 @@ from jax import Array, lax
 from jax.extend import core
 
 from jaxcam import devices
-from jaxcam.derivatives.chunks import dealt, fitting
+from jaxcam.derivatives.chunks import fitting, repeating
 from jaxcam.derivatives.layout import run_plain
 from jaxcam.derivatives.merge import merged
 from jaxcam.derivatives.structure import body, evaluate, results
@@ -137,11 +137,11 @@ def _mapped(
         if held is not None:
             return elements(held, of_channels)
         found = lax.map(
-            lambda some: elements(run(of_position, some), of_channels), dealt(positions, places)
+            lambda some: elements(run(of_position, some), of_channels), repeating(positions, places)
         )
         return [v.reshape(-1, *v.shape[2:])[:positions] for v in found]
 
-    chunks = devices.mine(dealt(channels, chunk, devices.count(axis)), axis)
+    chunks = devices.mine(repeating(channels, chunk, devices.count(axis)), axis)
     found = devices.together(lax.map(turn, chunks), axis)  # [steps, positions, chunk]
     return [jnp.moveaxis(v, 0, 1).reshape(positions, -1)[:, :channels] for v in found]
 

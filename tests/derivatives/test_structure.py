@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from jaxcam.derivatives import affine
-from jaxcam.derivatives.structure import Dependence, Structure, analyse
+from jaxcam.derivatives.structure import Dependence, Structure, analyse, run
 from jaxcam.derivatives.traced import trace
 
 MAY_BE_REFUSED = {"cond"}
@@ -340,3 +340,31 @@ def test_programs_at_random_are_never_claimed_wrongly():
     assert len(found) >= 100
     assert min(sum(varying), len(found) - sum(varying)) >= 40
     assert sum(structure.pooled for structure in found) >= 10
+
+
+@jax.custom_jvp
+def own_forward_rule(x):
+    return jnp.sin(x)
+
+
+own_forward_rule.defjvp(lambda values, tangents: (jnp.sin(*values), 7 * tangents[0]))
+
+
+@jax.custom_vjp
+def own_backward_rule(x):
+    return jnp.sin(x)
+
+
+own_backward_rule.defvjp(lambda x: (jnp.sin(x), x), lambda x, cotangent: (7 * cotangent,))
+
+
+@pytest.mark.parametrize("function", [own_forward_rule, own_backward_rule, jnp.sort])
+def test_one_equation_is_run_as_jax_runs_it(function):
+    """Of primitives that hold functions too: their values, and the derivatives they define."""
+    x = jnp.array([0.5, -1.0, 2.0])
+    (equation,) = jax.make_jaxpr(function)(x).eqns
+    alone = jax.jit(lambda x: run(equation, [x])[0])
+    np.testing.assert_array_equal(alone(x), jax.jit(function)(x))
+    weights = jnp.array([1.0, 2.0, 3.0])
+    gradient = jax.grad(lambda x: (alone(x) * weights).sum())(x)
+    np.testing.assert_array_equal(gradient, jax.grad(lambda x: (function(x) * weights).sum())(x))

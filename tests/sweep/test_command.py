@@ -5,9 +5,11 @@ import json
 import re
 from pathlib import Path
 
+import console
 import jax
 import numpy as np
 import pytest
+from console import OPTIONS, assert_asked
 from PIL import Image
 
 import jaxcam
@@ -37,8 +39,7 @@ def photos(tmp_path, monkeypatch):
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    status = main([str(word) for word in ("sweep", *words)])
-    return status, *capsys.readouterr()
+    return console.run(capsys, "sweep", *words)
 
 
 def table(name: str = "out") -> list[dict[str, str]]:
@@ -102,19 +103,14 @@ def test_every_option_reaches_the_library(capsys, photos, monkeypatch):
         raise jaxcam.JaxcamError("seen")
 
     monkeypatch.setattr(command, "cam", cam)
-    options = """photos --out out --network relu --layer block2 --class 8 --target softmax
-        --samples 7 --noise 0.3 --seed 11 --sample-weights uniform --numerator d1 --poles raw
-        --engine power --chunk-size 3 --batch 4"""
-    assert run(capsys, *options.split()) == (2, "", "jaxcam: error: seen\n")
+    assert run(capsys, "photos", "--out", "out", *OPTIONS, "--batch", 4) == (
+        2,
+        "",
+        "jaxcam: error: seen\n",
+    )
     (_, x, method, target), others = seen["words"], seen["options"]
     assert x.shape == (4, 64, 64, 1)
-    assert method == jaxcam.smooth(
-        jaxcam.methods.grad_cam_pp(numerator="d1", poles="raw"),
-        num_samples=7, noise_level=0.3, sample_weights="uniform",
-    )  # fmt: skip
-    assert (target.form.name, target.class_index) == ("softmax", 8)
-    assert (others["engine"], others["chunk_size"]) == ("power", 3)
-    assert others["key"] == jax.random.key(11)
+    assert_asked(method, target, others)
     assert not Path("out").exists()
 
 
