@@ -16,6 +16,7 @@ from jaxcam.derivatives import (
 )
 from jaxcam.devices import spread
 from jaxcam.errors import JaxcamError, JaxcamWarning, NotProved
+from jaxcam.half import half_precision
 from jaxcam.maps import normalize, upsample
 from jaxcam.plot import overlay
 from jaxcam.removal import RemovalCheck, check_removal
@@ -42,6 +43,7 @@ __all__ = [
     "check_removal",
     "derivatives",
     "explain_engine",
+    "half_precision",
     "layers",
     "log_derivatives",
     "methods",

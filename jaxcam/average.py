@@ -55,23 +55,29 @@ class Sample(NamedTuple):
 
 def start(like: Derivatives, dtype: jnp.dtype, num_samples: int, unit: int = 1) -> Average:
     """Begin with no samples of ``num_samples``, for derivatives shaped ``like`` one example's."""
-    groups = min(-(-num_samples // unit), GROUPS)
+    groups = groups_of(num_samples, unit)
     zeros = jax.tree.map(lambda v: jnp.zeros((groups, *v.shape), v.dtype), like)
     nothing = jnp.zeros(groups, dtype)
     top = jnp.array(jnp.finfo(dtype).min, dtype)
     return Average(top, nothing, nothing, nothing, nothing, zeros)
 
 
-def add(average: Average, samples: Sample, ids: Array, unit: int = 1) -> Average:
-    """Add a chunk of samples; sample ``n`` goes to group ``n // unit mod groups``."""
-    groups = average.weight.shape[0]
-    # The running maximum only keeps numbers in range: it cancels, in derivatives too.
-    top = jax.lax.stop_gradient(jnp.maximum(average.top, samples.log_weight.max()))
+def groups_of(num_samples: int, unit: int = 1) -> int:
+    """Give the number of groups: as many as there are units, up to `GROUPS`."""
+    return min(-(-num_samples // unit), GROUPS)
+
+
+def of_chunk(samples: Sample, ids: Array, groups: int, unit: int = 1) -> Average:
+    """Give the average of a chunk; sample ``n`` goes to group ``n // unit mod groups``."""
+    # The maximum only keeps numbers in range: it cancels, in derivatives too. A chunk may be
+    # nothing but padding.
+    lowest = jnp.finfo(samples.log_weight.dtype).min
+    top = jax.lax.stop_gradient(jnp.maximum(lowest, samples.log_weight.max()))
     weight = jnp.exp(samples.log_weight - top)
     present = jnp.isfinite(samples.log_weight).astype(weight.dtype)
     numbers = jnp.arange(groups, dtype=ids.dtype)
     member = (ids[None] // unit % groups == numbers[:, None]).astype(weight.dtype)
-    chunk = Average(
+    return Average(
         top=top,
         taken=_combined(member, present),
         weight=_combined(member, weight),
@@ -79,13 +85,13 @@ def add(average: Average, samples: Sample, ids: Array, unit: int = 1) -> Average
         kept=_combined(member, present * samples.kept.astype(weight.dtype)),
         sums=jax.tree.map(partial(_combined, member * weight[None]), samples.derivatives),
     )
-    return _plus(_rescaled(average, top), chunk)
 
 
 def merged(one: Average, other: Average) -> Average:
     """Add two averages of different samples of one example."""
     top = jax.lax.stop_gradient(jnp.maximum(one.top, other.top))
-    return _plus(_rescaled(one, top), _rescaled(other, top))
+    sums = jax.tree.map(jnp.add, _rescaled(one, top), _rescaled(other, top))
+    return sums._replace(top=top)
 
 
 def across(average: Average, axis: str) -> Average:
@@ -94,15 +100,9 @@ def across(average: Average, axis: str) -> Average:
     return jax.lax.psum(_rescaled(average, top), axis)._replace(top=top)
 
 
-def _plus(one: Average, other: Average) -> Average:
-    """Add sums that are scaled alike."""
-    return jax.tree.map(jnp.add, one, other)._replace(top=one.top)
-
-
 def _rescaled(average: Average, top: Array) -> Average:
     shrink = jnp.exp(average.top - top)
     return average._replace(
-        top=top,
         weight=average.weight * _along(shrink, average.weight),
         square=average.square * _along(shrink**2, average.square),
         sums=jax.tree.map(lambda sums: sums * _along(shrink, sums), average.sums),

@@ -9,13 +9,13 @@ from jax import Array
 
 from jaxcam import devices, explain, maps, noise
 from jaxcam.checks import check_input, check_result
-from jaxcam.derivatives.derive import check_chunk_size
+from jaxcam.derivatives import chunks
 from jaxcam.errors import fail
 from jaxcam.methods import grad_cam_pp
 from jaxcam.precision import wide_dtype
 from jaxcam.smoothing import smooth
 from jaxcam.targets import as_target, check_class
-from jaxcam.types import CAM, Method, Split, Spread, shared
+from jaxcam.types import CAM, ChunkSize, Method, Split, Spread, shared
 
 Progress = Callable[[int, int], None]
 
@@ -43,7 +43,7 @@ def smooth_grad_cam_pp(
     scheme: str = "independent",
     tolerance: Any = None,
     max_samples: int = 1024,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     spread: Spread | None = None,
     progress: Progress | None = None,
 ) -> CAM:
@@ -100,7 +100,7 @@ def cam(
     engine: str = "auto",
     channels: Any = None,
     neurons: Any = None,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     spread: Spread | None = None,
     progress: Progress | None = None,
 ) -> CAM:
@@ -126,7 +126,7 @@ def cam(
             come from all neurons, and the map from those of the subset.
         chunk_size: how many noisy samples are in flight at once per image or, where one gradient
             is not enough, how many elements; it bounds the memory and changes nothing else beyond
-            rounding.
+            rounding. ``auto``: as many as are fast, and fit the device.
         spread: several devices, from `jaxcam.spread`; the same result, to rounding.
         progress: called as ``progress(done, total)`` after each chunk of samples, which are then
             run from Python; for programs with a person waiting. With a tolerance after each round
@@ -144,12 +144,12 @@ def cam(
             carry it; or ``max_samples`` were not enough for the tolerance.
     """
     x = check_input(x, method.name)
-    check_chunk_size(chunk_size)
+    chunk = chunks.checked(chunk_size)
     devices.check(spread, len(x), shown=progress is not None)
     target, (channels, neurons) = as_target(target), maps.check_subset(channels, neurons)
     numbers, compiled = _noise(method, key, x)
     job = explain.Job(shared(split), x, target, *numbers, channels, neurons)
-    settings = explain.Settings(compiled, engine, chunk_size, spread)
+    settings = explain.Settings(compiled, engine, chunk, spread)
     if spread is not None:
         job = devices.placed(job, spread, explain.per_image(job))
     result = _explain(job, settings) if progress is None else _shown(job, settings, progress)

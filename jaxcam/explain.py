@@ -10,6 +10,7 @@ depend on its neighbours.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ from jaxcam.average import Average, Sample
 from jaxcam.derivatives.auto import engine_named
 from jaxcam.derivatives.bell import bell, raw, unit
 from jaxcam.derivatives.chunks import dealt
-from jaxcam.derivatives.layout import scan_in_order
+from jaxcam.derivatives.layout import fold_in_order
 from jaxcam.derivatives.traced import trace
 from jaxcam.plan import Network, check_network, plan
 from jaxcam.precision import widen
@@ -42,7 +43,7 @@ from jaxcam.types import (
 # Network passes in flight when no chunk size is given: more gain nothing on a processor, and an
 # accelerator wants to be filled.
 IMAGES_AT_ONCE = {"cpu": 8}
-IMAGES_AT_ONCE_ELSEWHERE = 32
+IMAGES_AT_ONCE_ELSEWHERE = 128
 # Samples between two looks at the error, at least; a look costs the map once for every group. It
 # is fixed, and not the chunks, so that where an image stops does not depend on them.
 ROUND = 32
@@ -134,14 +135,15 @@ def _with_samples(
 ) -> Average:  # fmt: skip
     """Add chunks of samples to the averages of all images; each device takes its own of them."""
 
-    def body(average: Average, ids: Array) -> Average:
-        return step(job, settings, clean, average, ids, open)
+    def part(ids: Array) -> Average:
+        return _chunk(job, settings, clean, ids, open)
 
+    fold = partial(fold_in_order, fit=settings.chunk_size is None)
     axis = settings.spread and settings.spread.samples
     if axis is None:
-        return scan_in_order(body, average, ids)
-    own = scan_in_order(body, initial(settings, clean), devices.mine(ids, axis))
-    return jax.vmap(averages.merged)(average, averages.across(own, axis))
+        return fold(part, _merged, average, ids)
+    own = fold(part, _merged, initial(settings, clean), devices.mine(ids, axis))
+    return _merged(average, averages.across(own, axis))
 
 
 def _until(job: Job, settings: Settings, clean: Clean) -> Run:
@@ -208,28 +210,39 @@ def chunks(job: Job, settings: Settings, clean: Clean, count: int) -> Array:
     return dealt(count, min(chunk, count), hands)
 
 
-def step(
-    job: Job, settings: Settings, clean: Clean, average: Average, ids: Array,
-    open: Array | None = None,
-) -> Average:  # fmt: skip
-    """Take a chunk of noisy samples of every image and add them to its average.
+def step(job: Job, settings: Settings, clean: Clean, average: Average, ids: Array) -> Average:
+    """Take a chunk of noisy samples of every image and add them to its average."""
+    return _with_samples(job, settings, clean, average, ids[None])
 
-    That of an image that is not ``open`` stays as it is, whatever its neighbours still need.
+
+def _chunk(
+    job: Job, settings: Settings, clean: Clean, ids: Array, open: Array | None = None
+) -> Average:
+    """Average a chunk of noisy samples of every image.
+
+    None of an image that is not ``open``, whatever its neighbours still need.
     """
     each, unit = _each(clean.report), _unit_of(settings)
+    groups = averages.groups_of(_smoothing(settings).num_samples, unit)
 
-    def image(average: Average, x: Array, key: Array, index: Array, *fixed: Array) -> Average:
+    def image(x: Array, key: Array, index: Array, *fixed: Array) -> Average:
         def one(n: Array) -> Sample:
             return measure(job, settings, clean.report, x, key, n, index, *fixed)
 
-        return averages.add(average, each(one)(ids), ids, unit)
+        return averages.of_chunk(each(one)(ids), ids, groups, unit)
 
-    def image_if(open: Array, average: Average, *rest: Array) -> Average:
-        return jax.lax.cond(open, lambda: image(average, *rest), lambda: average)
+    def image_if(open: Array, nothing: Average, *rest: Array) -> Average:
+        return jax.lax.cond(open, lambda: image(*rest), lambda: nothing)
 
     top_class = jnp.argmax(clean.scores, axis=-1)
-    rest = (average, job.x, job.keys, clean.target, clean.scale, top_class)
-    return each(image)(*rest) if open is None else each(image_if)(open, *rest)
+    rest = (job.x, job.keys, clean.target, clean.scale, top_class)
+    if open is None:
+        return each(image)(*rest)
+    return each(image_if)(open, initial(settings, clean), *rest)
+
+
+def _merged(one: Average, other: Average) -> Average:
+    return jax.vmap(averages.merged)(one, other)
 
 
 def advance(job: Job, settings: Settings, clean: Clean, run: Run) -> Run:

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from jaxcam import explain
 from jaxcam.checks import check_input
-from jaxcam.derivatives.derive import check_chunk_size
+from jaxcam.derivatives import chunks
 from jaxcam.errors import fail
 from jaxcam.methods import taylor_cam
 from jaxcam.plan import Network
 from jaxcam.precision import widen
 from jaxcam.targets import as_target, check_class
-from jaxcam.types import Derivatives, Report, Split, shared
+from jaxcam.types import ChunkSize, Derivatives, Report, Split, shared
 
 ACTIVATIONS_AT_ONCE = 1 << 20  # in flight during removals when no chunk size is given
 
@@ -59,7 +59,7 @@ def check_removal(
     engine: str = "auto",
     samples: int = 256,
     seed: int = 0,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
 ) -> RemovalCheck:
     """Compare `jaxcam.methods.taylor_cam` with the removals that it stands for.
 
@@ -97,12 +97,12 @@ def check_removal(
     [[2. 1. 0.]]
     """
     x = check_input(x, "check_removal")
-    check_chunk_size(chunk_size)
+    chunk = chunks.checked(chunk_size)
     if not isinstance(samples, int) or samples < 1:
         fail("check_removal", needs="samples of at least 1", got=samples, remedy="Default: 256.")
     target, method = as_target(target), taylor_cam(order=order)
     job = explain.Job(shared(split), x, target, None, jnp.zeros((), x.dtype))
-    settings = explain.Settings(method, engine, chunk_size)
+    settings = explain.Settings(method, engine, chunk)
     key = jax.random.key(seed)
     found = jax.device_get(_compare(job, settings, key, samples))
     check_class(target, found.scores.shape[-1])

@@ -16,6 +16,7 @@ from jax.extend import core
 from jax.sharding import Mesh
 
 LogScore = Callable[[Array], Array]
+ChunkSize = int | Literal["auto"]
 """One example's scalar ``u`` as a function of its activations ``a: [*spatial, k]``."""
 
 

@@ -27,7 +27,8 @@ def stream(log_weights, values, chunk, unit=1):
         ids = jnp.arange(s * chunk, (s + 1) * chunk)
         part = jnp.asarray(values)[ids]
         sample = Sample(jnp.asarray(log_weights)[ids], ids % 2 == 0, Derivatives(*(part,) * 3))
-        state = average.add(state, sample, ids, unit)
+        more = average.of_chunk(sample, ids, average.groups_of(n, unit), unit)
+        state = average.merged(state, more)
     return state
 
 
@@ -98,10 +99,8 @@ def repeated(scheme, n, unit, repeats=4000):
         sample = lambda i: noise.sample(key, i, x, one, scheme)  # noqa: E731
         eps = (jax.vmap(sample)(jnp.arange(n)) - x[None])[..., 0]
         u, values = 0.5 * eps[:, 0], 2 + eps[:, 1] + 0.5 * eps[:, 0] * eps[:, 1]
-        like = Derivatives(*(jnp.zeros(()),) * 3)
-        state = average.start(like, jnp.dtype("float32"), n, unit)
-        d = Derivatives(*(values,) * 3)
-        state = average.add(state, Sample(u, u > 0, d), jnp.arange(n), unit)
+        samples = Sample(u, u > 0, Derivatives(*(values,) * 3))
+        state = average.of_chunk(samples, jnp.arange(n), average.groups_of(n, unit), unit)
         estimate = jnp.log(average.mean(state).d1)
         return estimate, average.standard_error(state, lambda d: jnp.log(d.d1))
 

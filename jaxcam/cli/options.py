@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxcam import __version__
+from jaxcam.types import ChunkSize
 
 METHODS = ("smooth_grad_cam_pp", "grad_cam_pp", "grad_cam", "taylor_cam")
 ALPHAS = METHODS[:2]
@@ -132,7 +133,7 @@ def _add_question(command: argparse.ArgumentParser, methods: Sequence[str]) -> N
         help="where to stop in any case, with a tolerance (1024)")  # fmt: skip
     add("--numerator", choices=("d2", "d1"), default=rest, help="of alpha; default: d2")
     add("--poles", choices=("bounded", "raw"), default=rest, help="of alpha; default: bounded")
-    add("--chunk-size", type=_at_least(1), metavar="N", help="bounds the memory")
+    add("--chunk-size", type=_chunk_size, default="auto", metavar="N|auto", help="at once (auto)")
 
 
 def _add_engine(command: argparse.ArgumentParser) -> None:
@@ -193,6 +194,10 @@ def _weights(text: str) -> str | float:
         return float(text)
     except ValueError:
         return text
+
+
+def _chunk_size(text: str) -> ChunkSize:
+    return "auto" if text == "auto" else _at_least(1)(text)
 
 
 def _at_least(least: int) -> Callable[[str], int]:

@@ -19,7 +19,7 @@ from jaxcam.removal import check_removal, signed_map
 from jaxcam.smoothing import smooth
 from jaxcam.split import split
 from jaxcam.targets import Target
-from jaxcam.types import CAM, Method, Split
+from jaxcam.types import CAM, ChunkSize, Method, Split
 
 
 class Question(NamedTuple):
@@ -37,7 +37,7 @@ class Question(NamedTuple):
     method: Method
     target: Target
     seed: int
-    chunk_size: int | None
+    chunk_size: ChunkSize
 
 
 class Answer(NamedTuple):

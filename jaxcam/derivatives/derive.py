@@ -4,16 +4,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcam.derivatives import chunks
 from jaxcam.derivatives.auto import choose
 from jaxcam.derivatives.bell import bell
 from jaxcam.derivatives.traced import trace
 from jaxcam.errors import fail
 from jaxcam.precision import widen
-from jaxcam.types import Derivatives, LogDerivatives, LogScore
+from jaxcam.types import ChunkSize, Derivatives, LogDerivatives, LogScore
 
 
 def log_derivatives(
-    log_score: LogScore, a: Array, *, engine: str = "auto", chunk_size: int | None = None
+    log_score: LogScore, a: Array, *, engine: str = "auto", chunk_size: ChunkSize = "auto"
 ) -> LogDerivatives:
     """Differentiate a log-score three times along each element of ``a``.
 
@@ -25,14 +26,16 @@ def log_derivatives(
         engine: ``auto`` (the cheapest exact engine that proves its condition), or by name one of
             ``affine``, ``peeled``, ``powered``, ``coloured``, ``adjoint``, ``directional`` (exact)
             and ``exponential``, ``power`` (assumed); see `jaxcam.explain_engine`.
-        chunk_size: how many elements are differentiated at once, which bounds the memory.
+        chunk_size: how many elements are differentiated at once, which bounds the memory;
+            ``auto``: as many as are fast, and fit the device.
 
     Returns:
         `LogDerivatives`, each shaped like ``a``.
 
     Raises:
         NotProved: an engine asked for by name does not apply; the message says why and which does.
-        JaxcamError: ``a`` is not floating, ``log_score`` not a scalar, or ``chunk_size`` below 1.
+        JaxcamError: ``a`` is not floating, ``log_score`` not a scalar, or ``chunk_size`` neither
+            ``auto`` nor at least 1.
 
     >>> import jax.numpy as jnp
     >>> import jaxcam
@@ -43,13 +46,13 @@ def log_derivatives(
     """
     a = jnp.asarray(a)
     check_score("log_derivatives", log_score, a)
-    check_chunk_size(chunk_size)
+    chunk = chunks.checked(chunk_size)
     log_score, a = in_single_precision(log_score, a)
-    return choose(engine, trace(log_score, a, chunk_size=chunk_size)).derive(a)[0]
+    return choose(engine, trace(log_score, a, chunk_size=chunk)).derive(a)[0]
 
 
 def derivatives(
-    log_score: LogScore, a: Array, *, engine: str = "auto", chunk_size: int | None = None
+    log_score: LogScore, a: Array, *, engine: str = "auto", chunk_size: ChunkSize = "auto"
 ) -> Derivatives:
     """Differentiate ``Y = e^u`` three times along each element of ``a``, with ``Y`` divided out.
 
@@ -75,12 +78,6 @@ def in_single_precision(log_score: LogScore, a: Array) -> tuple[LogScore, Array]
     if wide.dtype == half:
         return log_score, a
     return lambda a: widen(log_score(a.astype(half))), wide
-
-
-def check_chunk_size(chunk_size: int | None) -> None:
-    """Refuse a chunk that holds nothing."""
-    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
-        fail("chunk_size", needs="a positive integer or None", got=chunk_size, remedy="Use None.")
 
 
 def check_score(call: str, log_score: LogScore, a: Array) -> None:

@@ -8,15 +8,17 @@ transpositions, which is the same computation.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
-from jax import lax
+from jax import Array, lax
 
+from jaxcam.derivatives.chunks import pieces
 from jaxcam.derivatives.structure import arguments, body, evaluate, results, run
 
 CONVOLUTION = "conv_general_dilated"
-REORDERINGS = {"transpose", "rev"}
+PREPARATIONS = {"transpose", "rev", "convert_element_type"}
 
 
 def with_plain_convolutions(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,31 +37,45 @@ def with_plain_convolutions(function: Callable[..., Any]) -> Callable[..., Any]:
     return plain
 
 
-def scan_in_order(body_of: Callable[..., Any], start: Any, xs: Any) -> Any:
-    """`jax.lax.scan` of ``(carry, x) -> carry``, with reordered weights kept outside the loop.
+def fold_in_order(
+    part_of: Callable[[Array], Any], combine: Callable[[Any, Any], Any], start: Any, rows: Array,
+    *, fit: bool = False,
+) -> Any:  # fmt: skip
+    """Combine ``part_of(row)`` for all rows in a loop, with prepared weights kept outside of it.
 
-    XLA leaves a transposition or a reversal inside a loop even where its operand never changes, and
-    would reorder all kernels again at every turn.
+    XLA leaves a transposition, a reversal or a rounding inside a loop even where its operand never
+    changes, and would prepare all kernels again at every turn.
+
+    In reverse mode each part is computed again from its row, so that what it kept on the way does
+    not add up over the turns.
+
+    fit: cut the rows into equal pieces, as small as it takes for a part to fit the memory.
     """
-    first = jax.tree.map(lambda v: v[0], xs)
-    closed, shape = jax.make_jaxpr(body_of, return_shape=True)(start, first)
+    closed, shape = jax.make_jaxpr(part_of, return_shape=True)(rows[0])
+    cuts = pieces(closed, rows.shape[1]) if fit else 1
+    if cuts > 1:
+        rows = rows.reshape(cuts * len(rows), -1)
+        closed, shape = jax.make_jaxpr(part_of, return_shape=True)(rows[0])
     jaxpr = body(closed)
     fixed = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     rest = []
     for equation in jaxpr.eqns:
-        if equation.primitive.name in REORDERINGS and equation.invars[0] in fixed:
+        if equation.primitive.name in PREPARATIONS and equation.invars[0] in fixed:
             fixed[equation.outvars[0]] = equation.primitive.bind(
                 fixed[equation.invars[0]], **equation.params
             )
         else:
             rest.append(equation)
 
-    def turn(carry: Any, x: Any) -> tuple[Any, None]:
-        given = dict(zip(jaxpr.invars, jax.tree.leaves((carry, x)), strict=True))
-        found = results(jaxpr, evaluate(rest, fixed | given, run_plain))
-        return jax.tree.unflatten(jax.tree.structure(shape), found), None
+    @partial(jax.checkpoint, prevent_cse=False)  # a loop's body is compiled by itself
+    def part(row: Array) -> Any:
+        found = results(jaxpr, evaluate(rest, fixed | {jaxpr.invars[0]: row}, run_plain))
+        return jax.tree.unflatten(jax.tree.structure(shape), found)
 
-    return jax.lax.scan(turn, start, xs)[0]
+    def turn(so_far: Any, row: Array) -> tuple[Any, None]:
+        return combine(so_far, part(row)), None
+
+    return jax.lax.scan(turn, start, rows)[0]
 
 
 def run_plain(equation: Any, operands: list[Any]) -> Sequence[Any]:

@@ -38,12 +38,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend import core
 
-from jaxcam.derivatives.chunks import fitting
-from jaxcam.derivatives.derive import check_chunk_size, check_score, in_single_precision
+from jaxcam.derivatives import chunks
+from jaxcam.derivatives.derive import check_score, in_single_precision
 from jaxcam.derivatives.merge import merged
 from jaxcam.derivatives.structure import operations
 from jaxcam.errors import fail
-from jaxcam.types import LogDerivatives, LogScore
+from jaxcam.types import ChunkSize, LogDerivatives, LogScore
 
 
 class Estimate(NamedTuple):
@@ -62,7 +62,7 @@ class _Sums(NamedTuple):
 
 
 def stochastic_derivatives(
-    log_score: LogScore, a: Array, *, key: Array, probes: int = 64, chunk_size: int | None = None
+    log_score: LogScore, a: Array, *, key: Array, probes: int = 64, chunk_size: ChunkSize = "auto"
 ) -> Estimate:
     """Estimate ``u2`` and ``u3`` along every element from random probes; ``u1`` is one gradient.
 
@@ -99,12 +99,12 @@ def stochastic_derivatives(
     """
     a = jnp.asarray(a)
     check_score("stochastic_derivatives", log_score, a)
-    check_chunk_size(chunk_size)
+    at_once = chunks.checked(chunk_size)
     if not isinstance(probes, int) or probes < 2:
         fail("probes", needs="an integer of at least 2", got=probes, remedy="Use 64.")
     log_score, a = in_single_precision(log_score, a)
     program = merged(products(log_score, a), a)
-    chunk = min(chunk_size or fitting(program, probes), probes)
+    chunk = min(at_once or chunks.fitting(program, probes), probes)
 
     def step(sums: _Sums, ids: Array) -> tuple[_Sums, None]:
         samples = jax.vmap(lambda n: one_probe(program, cube_roots(key, n, a)))(ids)

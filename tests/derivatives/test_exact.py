@@ -68,7 +68,7 @@ def log_score(tail, kind):
     return oracles.log_score(tail.scores, tails.CLASS, kind)
 
 
-def derive(engine, tail, kind, *, dtype="float64", compiled=True, chunk_size=None):
+def derive(engine, tail, kind, *, dtype="float64", compiled=True, chunk_size="auto"):
     """Run an engine by its name at the tail's point."""
     u = log_score(tail, kind)
 

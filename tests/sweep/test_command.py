@@ -206,7 +206,7 @@ DIFFERENT = {
     "target": (["--target", "softmax"], "--target softmax, where it has exp_logit"),
     "method": (["--method", "grad_cam_pp"], "--method grad_cam_pp, where it has grad_cam"),
     "engine": (["--engine", "power"], "--engine power, where it has auto"),
-    "chunk": (["--chunk-size", "1"], "--chunk-size 1, where it has none"),
+    "chunk": (["--chunk-size", "1"], "--chunk-size 1, where it has auto"),
     "batch": (["--batch", "3"], "--batch 3, where it has 2"),
     "noise": (
         ["--method", "smooth_grad_cam_pp", "--noise", "0.2", "--seed", "1"],
