@@ -43,7 +43,7 @@ class Block(nnx.Module):
             linear(4 * width, width, gain=2.0, rngs=rngs),
             Identity(),
         )
-        self.layer_scale = nnx.Param(jnp.full(width, LAYER_SCALE))
+        self.layer_scale = nnx.Param(jnp.full((1, 1, 1, width), LAYER_SCALE))
         self.stochastic_depth = depth_drop(drop, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
@@ -122,7 +122,8 @@ def _stage(index: int) -> str:
 NAMINGS = {"torchvision": (), "timm": TIMM, "transformers": TRANSFORMERS}
 SETTINGS = {
     "architecture": ("convnext_tiny",),
-    "model_args": ({},),
+    "model_args.in_chans": (3,),
+    "model_args.global_pool": ("avg",),
     "model_type": ("convnext",),
     "hidden_act": ("gelu",),
 }

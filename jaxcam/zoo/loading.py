@@ -89,16 +89,29 @@ def _fitting(tensors: Mapping[str, np.ndarray]) -> Iterator[str]:
 
 
 def _check_settings(call: str, architecture: Architecture, config: Mapping[str, Any]) -> None:
-    for key, accepted in architecture.settings.items():
-        if key in config and config[key] not in accepted:
-            others = [n for n, a in ARCHITECTURES.items() if config[key] in a.settings.get(key, ())]
-            remedy = f"The zoo has {', '.join(others)}." if others else "The zoo does not have it."
+    """Refuse a network of the same tensors that computes something else, where a file tells."""
+    for key, value in {**config, **_arguments(config)}.items():
+        accepted = architecture.settings.get(key)
+        if accepted is None and not key.startswith("model_args."):
+            continue
+        if value not in (accepted or ()):
+            others = [n for n, a in ARCHITECTURES.items() if value in a.settings.get(key, ())]
             fail(
                 call,
-                needs=f"{key} {' or '.join(map(repr, accepted))} in config.json",
-                got=repr(config[key]),
-                remedy=remedy,
+                needs=f"{key} {' or '.join(map(repr, accepted)) if accepted else 'left out'} in "
+                "config.json",
+                got=repr(value),
+                remedy=f"In the zoo it is that of {', '.join(others)}."
+                if others
+                else "The zoo does not have that network.",
             )
+
+
+def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What timm's constructor was given, but for what the tensors tell or training alone uses."""
+    known = ("num_classes", "drop_rate", "drop_path_rate", "pretrained")
+    given = config.get("model_args") or {}
+    return {f"model_args.{key}": value for key, value in given.items() if key not in known}
 
 
 def _preprocessing(

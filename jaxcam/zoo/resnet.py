@@ -143,7 +143,8 @@ def _resnet(
 ) -> Architecture:
     settings = {
         "architecture": (name, f"tv_{name}"),
-        "model_args": ({},),
+        "model_args.in_chans": (3,),
+        "model_args.global_pool": ("avg",),
         "model_type": ("resnet",),
         "hidden_act": ("relu",),
         "downsample_in_bottleneck": (False,),

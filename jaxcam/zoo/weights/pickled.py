@@ -149,13 +149,20 @@ def read_stream(call: str, path: Path) -> dict[str, np.ndarray]:
             storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
             contents = {}
             for key in keys:
-                count = int.from_bytes(file.read(8), "little")
+                count = int.from_bytes(_exactly(file, 8), "little")
                 if key not in storages or count != storages[key].size:
                     raise pickle.UnpicklingError(f"storage {key} has another size")
-                contents[key] = file.read(count * storages[key].dtype.itemsize)
+                contents[key] = _exactly(file, count * storages[key].dtype.itemsize)
             return _arrays(tensors, lambda storage: contents[storage.key])
 
     return _guarded(call, read)
+
+
+def _exactly(file: BinaryIO, count: int) -> bytes:
+    content = file.read(count)
+    if len(content) != count:
+        raise EOFError
+    return content
 
 
 def _state_dict(call: str, content: Any) -> dict[str, _Tensor]:
