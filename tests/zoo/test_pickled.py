@@ -147,6 +147,7 @@ def tensor_at(shape, strides, offset=0, size=6):
         tensor_at((2**30,), (0,)),
         tensor_at((2,), (1, 1)),
         tensor_at((6,), (1,), size=7),
+        tensor_at((5,), (1,), size=5),
         tensor_at((6,), (1,), size=2**30),
         tensor_at((-2, -3), (1, 1)),
     ],
@@ -206,6 +207,13 @@ def test_an_archive_of_something_else(tmp_path):
     path = tmp_path / "model.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("word/document.xml", "<w/>")
+    with pytest.raises(JaxcamError, match=r"not one of torch.save"):
+        read("read", path)
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path):
+    program = files.pickled(TENSORS)
+    path = write(tmp_path, files.zipped(program, TENSORS, zipfile.ZIP_DEFLATED))
     with pytest.raises(JaxcamError, match=r"not one of torch.save"):
         read("read", path)
 

@@ -119,7 +119,8 @@ def read_zip(call: str, path: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.count("/") == 1]
             root = next((n[: -len("data.pkl")] for n in names if n.endswith("/data.pkl")), None)
-            if root is None:
+            # torch compresses nothing; what unpacks to more than was downloaded is not from it.
+            if root is None or any(entry.compress_type for entry in archive.infolist()):
                 raise pickle.UnpicklingError("a zip archive, but not one of torch.save")
             if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
                 raise pickle.UnpicklingError("numbers written by a big-endian machine")
