@@ -28,7 +28,7 @@ def test_import_brings_neither_matplotlib_nor_the_bundled_network_nor_nnx():
     assert not {
         n
         for n in loaded
-        if n.startswith(("jaxcam.bundled", "jaxcam.cli", "jaxcam.sweep", "flax.nnx"))
+        if n.startswith(("jaxcam.bundled", "jaxcam.cli", "jaxcam.sweep", "jaxcam.zoo", "flax.nnx"))
     }
 
 
@@ -61,7 +61,7 @@ SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_one_way(path):
     place, found = path.relative_to(PACKAGE).as_posix(), imports(path)
-    if not place.startswith(("split/", "bundled/")):
+    if not place.startswith(("split/", "bundled/", "zoo/")):
         assert not {name for name in found if name.split(".")[0] == "flax"}
     if not place.startswith(("plot.py", "figures.py", "cli/")):
         assert not {name for name in found if name.split(".")[0] == "matplotlib"}
@@ -70,7 +70,7 @@ def test_imports_point_one_way(path):
         "maps.py", "alphas.py", "plan.py", "explain.py", "cam.py",
     }  # fmt: skip
     if core:
-        outer = {"jaxcam.cli", "jaxcam.plot", "jaxcam.figures", "jaxcam.bundled"}
+        outer = {"jaxcam.cli", "jaxcam.plot", "jaxcam.figures", "jaxcam.bundled", "jaxcam.zoo"}
         assert not {name for name in found if name.startswith(tuple(outer))}
     if place in {"types.py", "errors.py", "precision.py", "noise.py"}:
         assert {n for n in found if n.startswith("jaxcam")} <= {

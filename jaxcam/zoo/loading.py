@@ -1,0 +1,126 @@
+"""A network with the weights of a published checkpoint."""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import nnx
+
+from jaxcam.errors import fail
+from jaxcam.zoo.architecture import Architecture
+from jaxcam.zoo.card import Card, Preprocessing, class_names_of, preprocessing_of
+from jaxcam.zoo.catalogue import ARCHITECTURES, build, find
+from jaxcam.zoo.weights.assign import Fit, best_fit, filled, listed, rename
+from jaxcam.zoo.weights.files import Checkpoint, read
+
+
+class Loaded(NamedTuple):
+    """model: a `flax.nnx` module in evaluation mode. card: what belongs to its checkpoint."""
+
+    model: Any
+    card: Card
+
+
+def load(name: str, weights: str | Path) -> Loaded:
+    """Make a network and give it a checkpoint's weights, every tensor exactly once.
+
+    Args:
+        name: a network of `names`.
+        weights: a ``.safetensors`` or ``.pth`` file, a folder with ``model.safetensors`` or
+            ``pytorch_model.bin``, or ``"hf://owner/name"``, a repository of the Hugging Face hub
+            (``@revision`` may follow), in the names of torchvision, timm or transformers.
+
+    The number of classes is the checkpoint's. ``config.json`` and ``preprocessor_config.json`` are
+    read where they stand beside it. Half precision becomes float32.
+
+    Raises:
+        JaxcamError: if the file is damaged, no checkpoint, or asks for code to be run (which is
+            not done); if tensors are missing, left over, not finite or of another shape, with the
+            network that they would fit; if ``config.json`` tells of another network.
+    """
+    call = f"zoo.load({name!r}, {str(weights)!r})"
+    architecture = find(call, name)
+    checkpoint = read(call, weights)
+    _check_settings(call, architecture, checkpoint.config)
+    classes = _classes(architecture, checkpoint.tensors)
+    shapes = _abstract(name, classes)
+    fit = best_fit(shapes, architecture, checkpoint.tensors)
+    if fit.mismatches:
+        _refuse(call, name, fit, checkpoint.tensors)
+    model = filled(call, shapes, architecture.namings[fit.naming], checkpoint.tensors)
+    preprocessing, source = _preprocessing(call, architecture, checkpoint)
+    names = class_names_of(call, checkpoint.config, classes)
+    return Loaded(model, Card(name, checkpoint.origin, fit.naming, preprocessing, source, names))
+
+
+def _classes(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> int:
+    """As many as the head of the checkpoint has; without a head the comparison says so."""
+    heads = (rename(f"{architecture.head}.weight", r) for r in architecture.namings.values())
+    found = (tensors[head].shape for head in heads if head in tensors)
+    return next((shape[0] for shape in found if shape and shape[0]), 1000)
+
+
+@cache
+def _abstract(name: str, classes: int) -> Any:
+    """The network's shapes, without its arrays."""
+    return nnx.eval_shape(lambda: build(name, classes=classes, rngs=nnx.Rngs(0)))
+
+
+def _refuse(call: str, name: str, fit: Fit, tensors: Mapping[str, np.ndarray]) -> None:
+    """Say which tensors stand in the way, and what they are tensors of."""
+    groups = {"missing": fit.missing, "left over": fit.left, "of another shape": fit.shapes}
+    got = "; ".join(f"{len(g)} {what} ({listed(g)})" for what, g in groups.items() if g)
+    others = list(_fitting(tensors))
+    remedy = f"They are those of {' or '.join(others)}: load it by that name."
+    if not others:
+        remedy = f"They fit none of {', '.join(ARCHITECTURES)}."
+    fail(
+        call, needs=f"each tensor of {name} once, as {fit.naming} name them", got=got, remedy=remedy
+    )
+
+
+def _fitting(tensors: Mapping[str, np.ndarray]) -> Iterator[str]:
+    for name, architecture in ARCHITECTURES.items():
+        model = _abstract(name, _classes(architecture, tensors))
+        if not best_fit(model, architecture, tensors).mismatches:
+            yield name
+
+
+def _check_settings(call: str, architecture: Architecture, config: Mapping[str, Any]) -> None:
+    """Refuse a network of the same tensors that computes something else, where a file tells."""
+    for key, value in {**config, **_arguments(config)}.items():
+        accepted = architecture.settings.get(key)
+        if accepted is None and not key.startswith("model_args."):
+            continue
+        if value not in (accepted or ()):
+            others = [n for n, a in ARCHITECTURES.items() if value in a.settings.get(key, ())]
+            fail(
+                call,
+                needs=f"{key} {' or '.join(map(repr, accepted)) if accepted else 'left out'} in "
+                "config.json",
+                got=repr(value),
+                remedy=f"In the zoo it is that of {', '.join(others)}."
+                if others
+                else "The zoo does not have that network.",
+            )
+
+
+def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What timm's constructor was given, but for what the tensors tell or training alone uses."""
+    known = ("num_classes", "drop_rate", "drop_path_rate", "pretrained")
+    given = config.get("model_args") or {}
+    return {f"model_args.{key}": value for key, value in given.items() if key not in known}
+
+
+def _preprocessing(
+    call: str, architecture: Architecture, checkpoint: Checkpoint
+) -> tuple[Preprocessing, str]:
+    """What the folder says, what torchvision says of this very file, or the network's usual."""
+    if said := preprocessing_of(call, checkpoint.config, checkpoint.processor):
+        return said
+    recipe = architecture.recipes.get(checkpoint.digest[:8])
+    if recipe is not None:
+        return recipe, "torchvision's recipe for this file, known by its SHA-256"
+    return architecture.preprocessing, "a default: nothing beside the checkpoint says it"

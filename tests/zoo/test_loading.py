@@ -1,0 +1,197 @@
+"""Checkpoints into networks: every tensor once, in any naming and format, or a clear error."""
+
+import json
+from pathlib import Path
+
+import files
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+import tiny
+from flax import nnx
+
+from jaxcam import zoo
+from jaxcam.errors import JaxcamError
+from jaxcam.zoo import catalogue
+
+CASES = [(name, naming) for name in tiny.MAKE for naming in catalogue.ARCHITECTURES[name].namings]
+# Names that the libraries' own files have, as a check of more than self-consistency.
+KNOWN = {
+    "resnet18, transformers": "resnet.encoder.stages.1.layers.0.shortcut.convolution.weight",
+    "resnet50, transformers": "resnet.encoder.stages.3.layers.0.layer.2.normalization.running_var",
+    "resnet50, torchvision and timm": "layer2.0.downsample.1.running_mean",
+    "convnext_tiny, torchvision": "features.5.1.block.5.weight",
+    "convnext_tiny, timm": "stages.2.blocks.1.mlp.fc2.weight",
+    "convnext_tiny, transformers": "convnext.encoder.stages.2.layers.1.layer_scale_parameter",
+}
+
+
+@pytest.fixture(autouse=True)
+def _tiny_networks(monkeypatch):
+    tiny.register(monkeypatch)
+
+
+def save(path: Path, tensors, config=None, processor=None) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".safetensors":
+        safetensors.numpy.save_file(tensors, path)
+    else:
+        path.write_bytes((files.old_pth if "old" in path.stem else files.pth)(tensors))
+    for name, content in {"config": config, "preprocessor_config": processor}.items():
+        if content is not None:
+            (path.parent / f"{name}.json").write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "model.pth", "old.pth", "misnamed.bin"])
+@pytest.mark.parametrize(("name", "naming"), CASES)
+def test_a_file_in_any_format_and_naming(name, naming, file, tmp_path):
+    model = tiny.network(name)
+    tensors = tiny.tensors(model, name, naming)
+    assert KNOWN.get(f"{name}, {naming}", next(iter(tensors))) in tensors
+    loaded, card = zoo.load(f"tiny_{name}", save(tmp_path / file, tensors))
+    state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
+    found = nnx.state(loaded, nnx.Any(nnx.Param, nnx.BatchStat))
+    jax.tree.map(np.testing.assert_array_equal, found, state)
+    assert (card.architecture, card.naming) == (f"tiny_{name}", naming)
+    assert card.class_names is None
+    assert "default" in card.preprocessing_from
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
+@pytest.mark.parametrize("file", ["model.safetensors", "model.pth"])
+def test_other_precisions_become_float32(dtype, file, tmp_path):
+    tensors = tiny.tensors(tiny.network("resnet18"), "resnet18", "torchvision and timm")
+    cast = {k: v.astype(dtype) if v.dtype == np.float32 else v for k, v in tensors.items()}
+    model, _ = zoo.load("tiny_resnet18", save(tmp_path / file, cast))
+    expected = tensors["fc.weight"].astype(dtype).astype(np.float32).T
+    np.testing.assert_array_equal(model.fc.kernel[...], expected)
+
+
+def altered(change):
+    tensors = tiny.tensors(tiny.network("resnet18"), "resnet18", "torchvision and timm")
+    change(tensors)
+    return tensors
+
+
+def nan(tensors):
+    tensors["layer3.0.conv1.weight"][0, 0, 0, 0] = np.nan
+
+
+def negative(tensors):
+    tensors["bn1.running_var"][0] = -1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop("layer2.0.bn2.bias"), ["1 missing (layer2.0.bn2.bias)"]),
+        (lambda t: t.pop("fc.weight"), ["1 missing (fc.weight)", "They fit none"]),
+        (lambda t: t.update(extra=np.ones(3)), ["1 left over (extra)"]),
+        (
+            lambda t: t.update({"conv1.weight": np.ones((8, 3, 5, 5))}),
+            ["1 of another shape (conv1.weight: [8, 3, 5, 5], not [8, 3, 7, 7])"],
+        ),
+        (
+            lambda t: t.update({"fc.weight": np.ascontiguousarray(t["fc.weight"].T)}),
+            ["2 of another shape (fc.bias: [5], not [64], fc.weight: [64, 5], not [64, 64])"],
+        ),
+        (nan, ["NaN or infinity in layer3.0.conv1.weight, 1 times"]),
+        (negative, ["variances of 0 or more", "bn1.running_var"]),
+        (
+            lambda t: t.update({"fc.bias": np.ones(5, np.int64)}),
+            ["floating weights", "fc.bias of int64"],
+        ),
+        (
+            lambda t: t.clear() or t.update(x=np.ones(1)),
+            ["62 missing (bn1.bias, ", " and 56 more)", "1 left over (x)"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("file", ["model.safetensors", "model.pth"])
+def test_every_tensor_must_be_used_and_right(change, words, file, tmp_path):
+    path = save(tmp_path / file, altered(change))
+    with pytest.raises(JaxcamError) as caught:
+        zoo.load("tiny_resnet18", path)
+    message = str(caught.value)
+    assert all(word in message for word in ["zoo.load('tiny_resnet18'", *words]), message
+
+
+def test_another_network_s_checkpoint_is_recognised(tmp_path):
+    tensors = tiny.tensors(tiny.network("convnext_tiny"), "convnext_tiny", "timm")
+    path = save(tmp_path / "model.safetensors", tensors)
+    with pytest.raises(JaxcamError, match=r"those of tiny_convnext_tiny: load it by that name"):
+        zoo.load("tiny_resnet50", path)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"architecture": "resnet18_gelu"}, ["architecture 'resnet18'", "'resnet18_gelu'"]),
+        ({"architecture": "resnet50"}, ["'resnet50'", "In the zoo it is that of resnet50"]),
+        ({"hidden_act": "gelu"}, ["hidden_act 'relu'", "'gelu'"]),
+        ({"downsample_in_bottleneck": True}, ["downsample_in_bottleneck False", "True"]),
+        ({"model_args": {"act_layer": "gelu"}}, ["model_args.act_layer left out", "'gelu'"]),
+    ],
+)
+def test_the_same_tensors_of_a_network_that_computes_something_else(config, words, tmp_path):
+    path = save(tmp_path / "model.safetensors", altered(lambda t: None), config)
+    with pytest.raises(JaxcamError) as caught:
+        zoo.load("tiny_resnet18", path)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_a_folder_and_the_hub_bring_what_stands_beside(tmp_path, monkeypatch):
+    labels = {str(index): f"bird {index}" for index in range(tiny.CLASSES)}
+    how = {"crop_pct": 0.875, "size": {"shortest_edge": 64}, "resample": 3,
+           "image_mean": [0.5] * 3, "image_std": [0.25] * 3,
+           "image_processor_type": "ConvNextImageProcessor"}  # fmt: skip
+    folder = tmp_path / "snapshot"
+    path = save(folder / "model.safetensors", altered(lambda t: None), {"id2label": labels}, how)
+    asked = []
+
+    def snapshot_download(repository, *, revision, allow_patterns):
+        asked.append((repository, revision, allow_patterns[0]))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    for weights in (path, folder, str(folder), "hf://someone/birds@v1"):
+        _, card = zoo.load("tiny_resnet18", weights)
+        assert card.class_names == tuple(labels.values())
+        half, quarter = (0.5,) * 3, (0.25,) * 3
+        assert card.preprocessing == (73, (64, 64), "bicubic", half, quarter)
+        assert card.preprocessing_from == "preprocessor_config.json"
+        assert card.weights == str(weights)
+    assert asked == [("someone/birds", "v1", "model.safetensors")]
+
+
+def test_wrong_places(tmp_path, monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    for weights, words in {
+        "microsoft/resnet-18": "For the Hugging Face hub write hf://microsoft/resnet-18",
+        tmp_path / "none.pth": "does not exist. Check the path",
+        tmp_path: "model.safetensors or pytorch_model.bin in the folder; got an empty one",
+        "hf://resnet": "needs hf://owner/name",
+        "hf://someone/birds": "OSError: no route to host",
+    }.items():
+        with pytest.raises(JaxcamError, match=words):
+            zoo.load("resnet18", weights)
+
+
+def test_a_file_that_is_not_what_its_name_promises(tmp_path):
+    with pytest.raises(JaxcamError, match=r"SHA-256 begins with f37072fd.*got resnet18-f37072fd"):
+        zoo.load("resnet18", save(tmp_path / "resnet18-f37072fd.pth", {"x": np.ones(3)}))
+
+
+def test_loading_draws_nothing_and_training_goes_on_from_it(tmp_path):
+    """Dropout's streams, which no file holds, are there and differ from layer to layer."""
+    model = tiny.network("convnext_tiny")
+    path = save(tmp_path / "m.pth", tiny.tensors(model, "convnext_tiny", "timm"))
+    loaded, _ = zoo.load("tiny_convnext_tiny", path)
+    streams = [loaded.features[i][0].stochastic_depth.rngs for i in (3, 7)]
+    assert streams[0]() != streams[1]()

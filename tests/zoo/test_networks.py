@@ -1,0 +1,127 @@
+"""The definitions: shapes, names that papers type, cuts at them. Arithmetic is in test_parity."""
+
+from functools import cache, partial
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from flax import nnx
+
+import jaxcam
+from jaxcam import zoo
+from jaxcam.errors import JaxcamError
+from jaxcam.zoo import catalogue
+from jaxcam.zoo.weights.assign import slots
+
+# As torchvision's documentation of the weights counts them.
+PARAMETERS = {
+    "resnet18": 11_689_512,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "convnext_tiny": 28_589_128,
+}
+# Layers at full size, [height, width, channel] for a picture of 64x64.
+LAYERS = {
+    "resnet18": {"layer3/1/conv2": (4, 4, 256), "layer4": (2, 2, 512), "maxpool": (16, 16, 64)},
+    "resnet50": {"layer4/2/conv3": (2, 2, 2048), "layer2/0/downsample/1": (8, 8, 512)},
+    "resnet101": {"layer3/22": (4, 4, 1024), "avgpool": (1, 1, 2048)},
+    "convnext_tiny": {"features/5/8/block/3": (4, 4, 1536), "features/7": (2, 2, 768)},
+}
+
+
+def full(name):
+    return zoo.build(name, rngs=nnx.Rngs(0))
+
+
+@cache
+def abstract(name):
+    return nnx.eval_shape(partial(full, name))
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_sizes_and_names_are_torchvision_s(name):
+    model = abstract(name)
+    state = jax.tree.leaves(nnx.state(model, nnx.Param))
+    assert sum(np.prod(leaf.shape) for leaf in state) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_layers_are_listed_by_the_names_of_torchvision(name):
+    x = jax.ShapeDtypeStruct((1, 64, 64, 3), "float32")
+    zeros = tiny.filled_by(lambda leaf: np.zeros(leaf.shape), partial(full, name))
+    found = jaxcam.layers(zeros, x)
+    for layer, shape in LAYERS[name].items():
+        assert found[layer].shape == (1, *shape)
+    assert jax.eval_shape(zeros, x).shape == (1, 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "call"),
+    [
+        ("resnet18", "layer4", 0),
+        ("resnet18", "layer2.0.downsample.0", 0),
+        ("resnet18", "layer3.0.relu", 1),
+        ("resnet50", "layer3.0.conv2", 0),
+        ("resnet50", "layer4.0.relu", 2),
+        ("resnet50", "avgpool", 0),
+        ("convnext_tiny", "features.7", 0),
+        ("convnext_tiny", "features.5.1.block.3", 0),
+        ("convnext_tiny", "features.0.0", 0),
+        ("convnext_tiny", "features.3.0.stochastic_depth", 0),
+    ],
+)
+def test_a_split_is_the_model_to_the_last_bit(name, layer, call):
+    model = tiny.network(name)
+    own = jax.jit(model)(tiny.X)
+    model.train()  # a split is in evaluation mode whatever the model is in
+    features, scores = jaxcam.split(model, layer, call=call)
+    through = jax.jit(lambda x: scores(features(x), x))
+    np.testing.assert_array_equal(through(tiny.X), own)
+    # Channels differ by their gains: a LayerNorm would undo one gain for all.
+    k = jax.eval_shape(features, tiny.X).shape[-1]
+    gain = np.linspace(0.5, 2, k, dtype=np.float32).reshape(1, 1, 1, k)
+    other = jax.jit(lambda x: scores(features(x) * gain, x))(tiny.X)
+    assert np.abs(other - own).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_tiny"])
+def test_training_is_another_mode(name):
+    model = tiny.network(name)
+    own, before = jax.jit(model)(tiny.X), jax.tree.leaves(nnx.state(model))
+    model.train()
+    trained = nnx.jit(lambda model, x: model(x))(model, tiny.X)
+    assert not np.allclose(trained, own)
+    after = jax.tree.leaves(nnx.state(model))  # statistics, or counts of random numbers
+    assert any(np.any(b != a) for b, a in zip(before, after, strict=True))
+
+
+def test_a_network_is_built_in_evaluation_mode(monkeypatch):
+    tiny.register(monkeypatch)
+    model = nnx.eval_shape(lambda: zoo.build("tiny_convnext_tiny", rngs=nnx.Rngs(0)))
+    assert model.features[1][0].stochastic_depth.deterministic
+    model = nnx.eval_shape(lambda: zoo.build("tiny_resnet18", rngs=nnx.Rngs(0)))
+    assert model.layer4[0].bn2.use_running_average
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_naming_names_every_tensor_once(name):
+    model, namings = abstract(name), catalogue.ARCHITECTURES[name].namings
+    counts = {naming: len(slots(model, rules)) for naming, rules in namings.items()}
+    weights = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
+    assert set(counts.values()) == {len(jax.tree.leaves(weights))}, counts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.names())
+def test_drawn_weights_keep_the_spread(name):
+    model = zoo.build(name, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (1, 96, 96, 3))
+    assert 0.2 < jax.jit(model)(x).std() < 5
+
+
+def test_wrong_calls():
+    with pytest.raises(JaxcamError, match=r"resnet34.*There are resnet18"):
+        zoo.build("resnet34", rngs=nnx.Rngs(0))
+    with pytest.raises(JaxcamError, match="classes of 1 or more; got 0"):
+        zoo.build("resnet18", classes=0, rngs=nnx.Rngs(0))

@@ -1,0 +1,96 @@
+"""Against the PyTorch implementations of torchvision, timm and transformers, by their own files.
+
+Nothing is skipped: without the extra ``parity`` these tests fail. ``references`` is imported inside
+of them, because the default run collects this file too.
+"""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcam import zoo
+from jaxcam.zoo.catalogue import ARCHITECTURES
+
+pytestmark = pytest.mark.parity
+
+NETWORKS = ("resnet18", "resnet50", "resnet101", "convnext_tiny")
+LIBRARIES = ("torchvision", "timm", "transformers")
+
+
+def images():
+    """Two that have nothing in common: noise at all scales from pixels to the whole picture."""
+    keys = jax.random.split(jax.random.key(0), 6)
+    sizes = (1, 2, 7, 28, 112, 224)
+    noise = [jax.random.normal(k, (2, n, n, 3)) for k, n in zip(keys, sizes, strict=True)]
+    return np.asarray(
+        sum(x.repeat(224 // x.shape[1], 1).repeat(224 // x.shape[1], 2) for x in noise)
+    )
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_of_a_library_s_own_file(name, library, tmp_path):
+    import references
+
+    x = images()
+    reference = references.network(library, name, classes=37)
+    expected = references.logits(reference, x)
+    model, card = zoo.load(name, references.saved(library, reference, name, tmp_path))
+    assert library in card.naming
+    found = jax.jit(model)(x)
+    # By what distinguishes two images, so that biases, which all images share, hide nothing.
+    scale = np.abs(expected[0] - expected[1]).max()
+    assert np.abs(found - expected).max() <= 1e-4 * scale
+
+
+@pytest.mark.parametrize("name", ["resnet18"])
+def test_the_older_format_of_torch(name, tmp_path):
+    import references
+    import torch
+
+    reference = references.network("torchvision", name, classes=5)
+    path = tmp_path / "old.pth"
+    torch.save(reference.state_dict(), path, _use_new_zipfile_serialization=False)
+    with_parameters = {"epoch": 3, "state_dict": dict(reference.named_parameters())}
+    torch.save(with_parameters | {"state_dict": reference.state_dict()}, tmp_path / "new.pth")
+    old, new = zoo.load(name, path).model, zoo.load(name, tmp_path / "new.pth").model
+    weight = reference.fc.weight.detach().numpy().T
+    np.testing.assert_array_equal(old.fc.kernel[...], weight)
+    np.testing.assert_array_equal(new.fc.kernel[...], weight)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_recipes_are_torchvision_s(name):
+    """What it says of each of its files, and `prepare` does the same to a picture."""
+    import references
+    import torch
+    from PIL import Image
+
+    published = references.torchvision.models.get_model_weights(name)
+    pixels = np.random.default_rng(0).integers(0, 256, (301, 400, 3), np.uint8)
+    recipes = ARCHITECTURES[name].recipes
+    assert {w.url.rsplit("-", 1)[1] for w in published} == {f"{digest}.pth" for digest in recipes}
+    for weights in published:
+        how = recipes[weights.url.rsplit("-", 1)[1].removesuffix(".pth")]
+        expected = weights.transforms(antialias=True)(Image.fromarray(pixels))
+        assert isinstance(expected, torch.Tensor)
+        found = zoo.prepare(Image.fromarray(pixels), how)
+        np.testing.assert_allclose(found, expected.permute(1, 2, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize("library", ["timm", "transformers"])
+def test_a_library_s_preprocessing_is_read_from_its_folder(library, tmp_path):
+    import references
+    from PIL import Image
+
+    reference = references.network(library, "convnext_tiny", classes=5)
+    _, card = zoo.load(
+        "convnext_tiny", references.saved(library, reference, "convnext_tiny", tmp_path)
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (301, 401, 3), np.uint8)
+    picture = Image.fromarray(pixels)
+    expected = references.prepared(library, reference, tmp_path, picture)
+    error = np.abs(zoo.prepare(picture, card.preprocessing) - expected)
+    # transformers resizes by torch and not by Pillow: a colour in a hundred is one of 255 off.
+    assert error.max() <= 1.01 / 255 / min(card.preprocessing.std)
+    assert (error > 1e-5).mean() < (0.01 if library == "transformers" else 1e-9)

@@ -1,0 +1,69 @@
+"""Small networks of the zoo's kinds, and checkpoints of them in every naming."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxcam.zoo import catalogue
+from jaxcam.zoo.convnext import ConvNeXt
+from jaxcam.zoo.resnet import Basic, Bottleneck, ResNet
+from jaxcam.zoo.weights.assign import slots
+
+CLASSES = 5
+MAKE = {
+    "resnet18": partial(ResNet, Basic, (1, 1, 1, 1), width=8),
+    "resnet50": partial(ResNet, Bottleneck, (1, 1, 1, 1), width=8),
+    "convnext_tiny": partial(ConvNeXt, (1, 1, 2, 1), (8, 16, 24, 32)),
+}
+X = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
+
+
+def register(monkeypatch) -> None:
+    """Let the zoo know them as ``tiny_resnet18`` and so on."""
+    for name, make in MAKE.items():
+        architecture = catalogue.ARCHITECTURES[name]._replace(make=make)
+        monkeypatch.setitem(catalogue.ARCHITECTURES, f"tiny_{name}", architecture)
+
+
+def network(name: str, seed: int = 0):
+    """Make one with nothing at zero or one, in evaluation mode; numpy draws, nothing compiles."""
+    rng = np.random.default_rng(seed)
+    make = MAKE[name]
+
+    def drawn(leaf):
+        if len(leaf.shape) < 2:
+            return rng.uniform(0.3, 1.2, leaf.shape)
+        return rng.normal(size=leaf.shape) * (2 / np.prod(leaf.shape[:-1])) ** 0.5
+
+    model = filled_by(drawn, lambda: make(classes=CLASSES, rngs=nnx.Rngs(0)))
+    model.eval()
+    return model
+
+
+def filled_by(drawn, make):
+    """Make a model whose weights are ``drawn(shape and dtype)``, and streams of random numbers."""
+    graph, state = nnx.split(nnx.eval_shape(make))
+
+    def value(leaf):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jnp.asarray(drawn(leaf) if floating else np.zeros(leaf.shape), leaf.dtype)
+
+    return nnx.merge(graph, jax.tree.map(value, state))
+
+
+def tensors(model, name: str, naming: str) -> dict[str, np.ndarray]:
+    """Write the model's arrays as a collection does."""
+    flat = dict(nnx.to_flat_state(nnx.state(model)))
+    found = {}
+    for label, slot in slots(model, catalogue.ARCHITECTURES[name].namings[naming]).items():
+        array = np.asarray(flat[slot.path][...])
+        theirs = array.transpose(np.argsort(slot.axes))
+        found[label] = theirs.reshape(slot.shape).copy()
+        if label.endswith("running_var"):
+            found[label.replace("running_var", "num_batches_tracked")] = np.array(7)
+    return found
