@@ -42,7 +42,7 @@ from jaxcam.types import (
 
 # Network passes in flight when no chunk size is given: more gain nothing on a processor, and an
 # accelerator wants to be filled.
-IMAGES_AT_ONCE = {"cpu": 8}
+IMAGES_AT_ONCE = {"cpu": 4}
 IMAGES_AT_ONCE_ELSEWHERE = 128
 # Samples between two looks at the error, at least; a look costs the map once for every group. It
 # is fixed, and not the chunks, so that where an image stops does not depend on them.
