@@ -195,8 +195,10 @@ def drawn(question: Question, scheme: str, count: int) -> Pool:
     @jax.jit
     def chunk(job: explain.Job, clean: explain.Clean, ids: jax.Array) -> Any:
         def one(n: jax.Array) -> tuple[jax.Array, jax.Array]:
+            key = noise.keys_of(jax.random.key(7), 1)[0]
+            noisy, a = explain.draw(job, settings, job.x[0], key, n)
             found = explain.measure(
-                job, settings, clean.report, job.x[0], noise.keys_of(jax.random.key(7), 1)[0], n,
+                job, settings, clean.report, n, noisy, a,
                 clean.target[0], clean.scale[0], clean.scores[0].argmax(),
             )  # fmt: skip
             return found.log_weight, jnp.stack(found.derivatives)

@@ -203,9 +203,12 @@ def chunks(job: Job, settings: Settings, clean: Clean, count: int) -> Array:
     """
     batch = job.x.shape[0]
     at_once = IMAGES_AT_ONCE.get(jax.default_backend(), IMAGES_AT_ONCE_ELSEWHERE)
-    chunk = settings.chunk_size or max(1, at_once // batch)
+    # Engines of many passes take images and samples one by one behind the layer, and fill a chunk
+    # with elements of one sample; up to the layer the samples of an image go together.
+    images = batch if _one_pass(clean.report) else 1
+    chunk = settings.chunk_size or max(1, at_once // images)
     if not _one_pass(clean.report):
-        chunk = 1  # such an engine fills a chunk with elements of one sample
+        chunk = min(chunk, at_once)
     hands = devices.count(settings.spread and settings.spread.samples)
     return dealt(count, min(chunk, count), hands)
 
@@ -225,11 +228,13 @@ def _chunk(
     each, unit = _each(clean.report), _unit_of(settings)
     groups = averages.groups_of(_smoothing(settings).num_samples, unit)
 
-    def image(x: Array, key: Array, index: Array, *fixed: Array) -> Average:
-        def one(n: Array) -> Sample:
-            return measure(job, settings, clean.report, x, key, n, index, *fixed)
+    def image(x: Array, key: Array, *fixed: Array) -> Average:
+        noisy, a = jax.vmap(lambda n: draw(job, settings, x, key, n))(ids)
 
-        return averages.of_chunk(each(one)(ids), ids, groups, unit)
+        def one(n: Array, noisy: Array, a: Array) -> Sample:
+            return measure(job, settings, clean.report, n, noisy, a, *fixed)
+
+        return averages.of_chunk(each(one)(ids, noisy, a), ids, groups, unit)
 
     def image_if(open: Array, nothing: Average, *rest: Array) -> Average:
         return jax.lax.cond(open, lambda: image(*rest), lambda: nothing)
@@ -330,20 +335,23 @@ def _errors(job: Job, settings: Settings, clean: Clean, average: Average) -> tup
     return jax.vmap(one)(average, clean.a, clean.scale, mask)
 
 
+def draw(job: Job, settings: Settings, x: Array, key: Array, n: Array) -> tuple[Array, Array]:
+    """Draw one noisy sample of one image, and run it up to the layer."""
+    noisy = noise.sample(key, n, x, job.noise_level, _smoothing(settings).scheme)
+    return noisy, Network(job.shared.split(), job.target).features(noisy)
+
+
 def measure(
-    job: Job, settings: Settings, report: Report, x: Array, key: Array, n: Array,
+    job: Job, settings: Settings, report: Report, n: Array, noisy: Array, a: Array,
     index: Array, scale: Array, top_class: Array,
 ) -> Sample:  # fmt: skip
-    """Measure one noisy sample of one image."""
+    """Measure one noisy sample of one image behind the layer."""
     network = Network(job.shared.split(), job.target)
-    smoothing = _smoothing(settings)
-    noisy = noise.sample(key, n, x, job.noise_level, smoothing.scheme)
-    a = network.features(noisy)
     found, (scores, u) = _differentiate(network, settings, report, a, noisy, index)
     weighted = job.target.form.exponentiated and engine_named(report.engine).scaled
     log_weight = jnp.asarray(job.temper, u.dtype) * u if weighted else jnp.zeros_like(u)
     return Sample(
-        log_weight=jnp.where(n < smoothing.num_samples, log_weight, -jnp.inf),
+        log_weight=jnp.where(n < _smoothing(settings).num_samples, log_weight, -jnp.inf),
         kept=jnp.argmax(scores) == top_class,
         derivatives=_compose(job.target, settings.method)(found, scale=scale),
     )
