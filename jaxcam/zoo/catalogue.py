@@ -5,10 +5,14 @@ from typing import Any
 from flax import nnx
 
 from jaxcam.errors import fail
-from jaxcam.zoo import convnext, resnet
+from jaxcam.zoo import convnext, resnet, vgg
 from jaxcam.zoo.architecture import Architecture
 
-ARCHITECTURES: dict[str, Architecture] = {**resnet.ARCHITECTURES, **convnext.ARCHITECTURES}
+ARCHITECTURES: dict[str, Architecture] = {
+    **vgg.ARCHITECTURES,
+    **resnet.ARCHITECTURES,
+    **convnext.ARCHITECTURES,
+}
 
 
 def names() -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -89,11 +90,33 @@ class GlobalPool(nnx.Module):
         return jnp.mean(x, axis=(1, 2), keepdims=True)
 
 
-class Flatten(nnx.Module):
-    """``[batch, h, w, k] -> [batch, k h w]``, in the order of torch: channels slowest."""
+class GridPool(nnx.Module):
+    """Means of ``size x size`` regions that cover a picture of any size (torch's adaptive pool).
+
+    Region i of n rows goes from floor(i n / size) up to ceil((i + 1) n / size): regions overlap, or
+    repeat where there are fewer rows than regions. At ``size`` rows and columns it is ``x``.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
 
     def __call__(self, x: Array) -> Array:
-        return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+        if x.shape[1:3] == (self.size, self.size):
+            return x
+        rows, columns = (jnp.asarray(_regions(n, self.size), x.dtype) for n in x.shape[1:3])
+        return jnp.einsum("ih,jw,bhwk->bijk", rows, columns, x)
+
+
+class Flatten(nnx.Module):
+    """``[batch, h, w, k] -> [batch, k h w]``, see `flatten`."""
+
+    def __call__(self, x: Array) -> Array:
+        return flatten(x)
+
+
+def flatten(x: Array) -> Array:
+    """``[batch, h, w, k] -> [batch, k h w]``, in the order of torch: channels slowest."""
+    return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
 
 
 def conv(
@@ -141,6 +164,15 @@ def layer_norm(channels: int, *, epsilon: float, rngs: nnx.Rngs) -> nnx.LayerNor
 def stochastic_depth(rate: float, *, rngs: nnx.Rngs) -> nnx.Dropout:
     """Drop whole examples of a residual branch, in training only."""
     return nnx.Dropout(rate, broadcast_dims=(1, 2, 3), rngs=rngs)
+
+
+def _regions(length: int, count: int) -> np.ndarray:
+    """Shares of ``length`` positions in the mean of each of ``count`` regions."""
+    shares = np.zeros((count, length))
+    for index in range(count):
+        region = slice(index * length // count, -(-(index + 1) * length // count))
+        shares[index, region] = 1 / (region.stop - region.start)
+    return shares
 
 
 def _kernel(gain: float) -> nnx.Initializer:

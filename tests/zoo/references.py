@@ -32,7 +32,7 @@ def network(library: str, name: str, classes: int) -> torch.nn.Module:
     )
     with torch.no_grad():
         for part, tensor in model.state_dict().items():
-            _randomise(part, tensor)
+            _randomise(part, tensor, (0.8, 1.6) if name == "vgg16_bn" else (0.3, 0.9))
     return model.eval()
 
 
@@ -90,8 +90,12 @@ def _transformers(name: str, classes: int) -> torch.nn.Module:
     return transformers.ResNetForImageClassification(config)
 
 
-def _randomise(part: str, tensor: torch.Tensor) -> None:
-    """Leave nothing at zero or one, and no two layers alike."""
+def _randomise(part: str, tensor: torch.Tensor, scales: tuple[float, float]) -> None:
+    """Leave nothing at zero or one, and no two layers alike.
+
+    scales: of norms; small where branches are added up, and larger where layers follow each other,
+    or biases would drown the picture.
+    """
     if part.endswith("num_batches_tracked"):
         tensor.fill_(7)
     elif part.endswith("running_var"):
@@ -101,6 +105,6 @@ def _randomise(part: str, tensor: torch.Tensor) -> None:
     elif tensor.ndim > 1:
         tensor.normal_(std=(2 / tensor[0].numel()) ** 0.5)
     elif part.endswith("weight"):
-        tensor.uniform_(0.3, 0.9)
+        tensor.uniform_(*scales)
     else:
         tensor.normal_(std=0.2)

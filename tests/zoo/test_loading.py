@@ -22,6 +22,7 @@ KNOWN = {
     "resnet18, transformers": "resnet.encoder.stages.1.layers.0.shortcut.convolution.weight",
     "resnet50, transformers": "resnet.encoder.stages.3.layers.0.layer.2.normalization.running_var",
     "resnet50, torchvision and timm": "layer2.0.downsample.1.running_mean",
+    "vgg16, timm": "pre_logits.fc2.weight",
     "convnext_tiny, torchvision": "features.5.1.block.5.weight",
     "convnext_tiny, timm": "stages.2.blocks.1.mlp.fc2.weight",
     "convnext_tiny, transformers": "convnext.encoder.stages.2.layers.1.layer_scale_parameter",
@@ -45,8 +46,11 @@ def save(path: Path, tensors, config=None, processor=None) -> Path:
     return path
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "model.pth", "old.pth", "misnamed.bin"])
-@pytest.mark.parametrize(("name", "naming"), CASES)
+@pytest.mark.parametrize(
+    ("name", "naming", "file"),
+    [(*case, "model.safetensors") for case in CASES]
+    + [("resnet18", "transformers", file) for file in ("model.pth", "old.pth", "misnamed.bin")],
+)
 def test_a_file_in_any_format_and_naming(name, naming, file, tmp_path):
     model = tiny.network(name)
     tensors = tiny.tensors(model, name, naming)
@@ -58,6 +62,14 @@ def test_a_file_in_any_format_and_naming(name, naming, file, tmp_path):
     assert (card.architecture, card.naming) == (f"tiny_{name}", naming)
     assert card.class_names is None
     assert "default" in card.preprocessing_from
+
+
+def test_a_convolution_over_everything_is_a_dense_layer_over_everything_flattened(tmp_path):
+    model = tiny.network("vgg16")
+    tensors = tiny.tensors(model, "vgg16", "timm")
+    tensors["pre_logits.fc1.weight"] = tensors["pre_logits.fc1.weight"].reshape(16, 8, 7, 7)
+    loaded, _ = zoo.load("tiny_vgg16", save(tmp_path / "m.safetensors", tensors))
+    np.testing.assert_array_equal(loaded.classifier[0].kernel[...], model.classifier[0].kernel[...])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])

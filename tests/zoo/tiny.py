@@ -10,10 +10,13 @@ from flax import nnx
 from jaxcam.zoo import catalogue
 from jaxcam.zoo.convnext import ConvNeXt
 from jaxcam.zoo.resnet import Basic, Bottleneck, ResNet
+from jaxcam.zoo.vgg import VGG
 from jaxcam.zoo.weights.assign import slots
 
 CLASSES = 5
 MAKE = {
+    "vgg16": partial(VGG, (1, 1, 1), (4, 6, 8), normed=False, hidden=16),
+    "vgg16_bn": partial(VGG, (1, 1, 1), (4, 6, 8), normed=True, hidden=16),
     "resnet18": partial(ResNet, Basic, (1, 1, 1, 1), width=8),
     "resnet50": partial(ResNet, Bottleneck, (1, 1, 1, 1), width=8),
     "convnext_tiny": partial(ConvNeXt, (1, 1, 2, 1), (8, 16, 24, 32)),

@@ -127,7 +127,13 @@ def _layout(last: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[i
 
 
 def _same_shape(theirs: tuple[int, ...], ours: tuple[int, ...]) -> bool:
-    """Equal up to axes of length one: a scale of [96, 1, 1] or of [96], a 1x1 convolution."""
+    """Equal up to axes of length one: a scale of [96, 1, 1] or of [96], a 1x1 convolution.
+
+    Or a convolution [k, c, h, w] over the whole of what a dense layer [k, c h w] gets flattened:
+    torch flattens channels slowest, so the numbers lie in the same order.
+    """
+    if len(theirs) == 4 and len(ours) == 2:
+        theirs = (theirs[0], prod(theirs[1:]))
     return [n for n in theirs if n != 1] == [n for n in ours if n != 1]
 
 
