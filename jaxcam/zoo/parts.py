@@ -64,6 +64,34 @@ class GELU(nnx.Module):
         return jax.nn.gelu(x, approximate=False)
 
 
+class SiLU(nnx.Module):
+    """``x / (1 + exp(-x))``."""
+
+    def __call__(self, x: Array) -> Array:
+        return jax.nn.silu(x)
+
+
+class HardSwish(nnx.Module):
+    """``x min(max(x + 3, 0), 6) / 6``."""
+
+    def __call__(self, x: Array) -> Array:
+        return jax.nn.hard_swish(x)
+
+
+class Sigmoid(nnx.Module):
+    """``1 / (1 + exp(-x))``."""
+
+    def __call__(self, x: Array) -> Array:
+        return jax.nn.sigmoid(x)
+
+
+class HardSigmoid(nnx.Module):
+    """``min(max(x + 3, 0), 6) / 6``."""
+
+    def __call__(self, x: Array) -> Array:
+        return jax.nn.hard_sigmoid(x)
+
+
 class Identity(nnx.Module):
     """``x``: keeps the place of a layer that only moves torch's axes."""
 
@@ -81,6 +109,19 @@ class MaxPool(nnx.Module):
         window, strides = (1, self.window, self.window, 1), (1, self.stride, self.stride, 1)
         padding = ((0, 0), *_both_sides(self.padding), (0, 0))
         return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, padding)
+
+
+class AvgPool(nnx.Module):
+    """The mean of each of the windows side by side; rows and columns left over are left out."""
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+
+    def __call__(self, x: Array) -> Array:
+        rows, columns = (n // self.window for n in x.shape[1:3])
+        x = x[:, : rows * self.window, : columns * self.window]
+        tiles = x.reshape(len(x), rows, self.window, columns, self.window, x.shape[3])
+        return jnp.mean(tiles, axis=(2, 4))
 
 
 class GlobalPool(nnx.Module):
@@ -150,10 +191,17 @@ def linear(inputs: int, outputs: int, *, gain: float = LINEAR_GAIN, rngs: nnx.Rn
     return nnx.Linear(inputs, outputs, kernel_init=_kernel(gain), rngs=rngs)
 
 
-def batch_norm(channels: int, *, scale: float = 1.0, rngs: nnx.Rngs) -> nnx.BatchNorm:
+def batch_norm(
+    channels: int,
+    *,
+    scale: float = 1.0,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    rngs: nnx.Rngs,
+) -> nnx.BatchNorm:
     """Make a BatchNorm with torch's defaults, and its scales at ``scale``."""
     init = nnx.initializers.constant(scale)
-    return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, scale_init=init, rngs=rngs)
+    return nnx.BatchNorm(channels, momentum=momentum, epsilon=epsilon, scale_init=init, rngs=rngs)
 
 
 def layer_norm(channels: int, *, epsilon: float, rngs: nnx.Rngs) -> nnx.LayerNorm:

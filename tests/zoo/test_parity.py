@@ -20,6 +20,9 @@ LIBRARIES = {  # those that have a network of the same arithmetic
     "resnet18": ("torchvision", "timm", "transformers"),
     "resnet50": ("torchvision", "timm", "transformers"),
     "resnet101": ("torchvision", "timm", "transformers"),
+    "densenet121": ("torchvision", "timm"),
+    "mobilenet_v3_large": ("torchvision", "timm"),
+    "efficientnet_b0": ("torchvision", "timm"),
     "convnext_tiny": ("torchvision", "timm", "transformers"),
 }
 # Files of torchvision's that have no recipe here, because they hold no network that runs at 224:

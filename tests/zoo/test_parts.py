@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxcam.zoo.parts import Flatten, GlobalPool, GridPool, MaxPool, batch_norm, conv, layer_norm
+from jaxcam.zoo.parts import (
+    AvgPool,
+    Flatten,
+    GlobalPool,
+    GridPool,
+    MaxPool,
+    batch_norm,
+    conv,
+    layer_norm,
+)
 
 X = np.random.default_rng(0).normal(size=(2, 7, 6, 4)).astype(np.float32) - 3
 
@@ -59,6 +68,13 @@ def test_grid_pool_covers_pictures_of_any_size(size):
 
 def test_grid_pool_leaves_its_own_size_alone():
     assert GridPool(6)(X[:, 1:]).tobytes() == X[:, 1:].tobytes()
+
+
+def test_average_pool_leaves_out_what_fills_no_window():
+    found = AvgPool(2)(X)
+    assert found.shape == (2, 3, 3, 4)
+    for i, j, window in windows(X, 2, 2, 0, 0):
+        np.testing.assert_allclose(found[:, i, j], window.mean((1, 2)), rtol=1e-5)
 
 
 def test_flatten_is_in_torch_s_order_and_pooling_keeps_its_axes():

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from jaxcam.errors import fail
-from jaxcam.zoo.architecture import Architecture, Rules
+from jaxcam.zoo.architecture import Rules
 
 IGNORED = ("num_batches_tracked",)
 """Last parts of names of what a network in evaluation does not have: torch's count of batches."""
@@ -73,14 +73,9 @@ def compare(wanted: Mapping[str, Slot], tensors: Mapping[str, np.ndarray], namin
     return Fit(naming, tuple(missing), tuple(left), tuple(shapes))
 
 
-def best_fit(
-    model: nnx.Module, architecture: Architecture, tensors: Mapping[str, np.ndarray]
-) -> Fit:
-    """The collection whose names go best with those in the file."""
-    fits = (
-        compare(slots(model, rules), tensors, naming)
-        for naming, rules in architecture.namings.items()
-    )
+def best_fit(wanted: Mapping[str, Mapping[str, Slot]], tensors: Mapping[str, np.ndarray]) -> Fit:
+    """The collection whose names go best with those in the file; ``wanted`` by collections."""
+    fits = (compare(slots_, tensors, naming) for naming, slots_ in wanted.items())
     return min(fits, key=lambda fit: fit.mismatches)
 
 
