@@ -22,7 +22,8 @@ class Architecture(NamedTuple):
     by the name of the collection. settings: what ``config.json`` may say, where it says it; the
     same tensors with another activation or another stride would be another network.
     preprocessing: of checkpoints that bring none. recipes: of torchvision's, by the eight digits in
-    a file's name with which its SHA-256 begins.
+    a file's name with which its SHA-256 begins. constants: by the name of a collection, what
+    ``make`` takes besides where that collection computes with other numbers than torchvision.
     """
 
     make: Callable[..., nnx.Module]
@@ -31,3 +32,4 @@ class Architecture(NamedTuple):
     settings: Mapping[str, tuple[Any, ...]]
     preprocessing: Preprocessing
     recipes: Mapping[str, Preprocessing]
+    constants: Mapping[str, Mapping[str, Any]] = {}

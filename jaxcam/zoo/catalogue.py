@@ -5,10 +5,17 @@ from typing import Any
 from flax import nnx
 
 from jaxcam.errors import fail
-from jaxcam.zoo import convnext, resnet
+from jaxcam.zoo import convnext, densenet, efficientnet, mobilenet, resnet, vgg
 from jaxcam.zoo.architecture import Architecture
 
-ARCHITECTURES: dict[str, Architecture] = {**resnet.ARCHITECTURES, **convnext.ARCHITECTURES}
+ARCHITECTURES: dict[str, Architecture] = {
+    **vgg.ARCHITECTURES,
+    **resnet.ARCHITECTURES,
+    **densenet.ARCHITECTURES,
+    **mobilenet.ARCHITECTURES,
+    **efficientnet.ARCHITECTURES,
+    **convnext.ARCHITECTURES,
+}
 
 
 def names() -> tuple[str, ...]:
@@ -42,7 +49,13 @@ def build(name: str, *, classes: int = 1000, rngs: nnx.Rngs) -> Any:
             got=repr(classes),
             remedy="ImageNet has 1000.",
         )
-    model = architecture.make(classes=classes, rngs=rngs)
+    return make(architecture, classes=classes, rngs=rngs)
+
+
+def make(architecture: Architecture, naming: str = "", *, classes: int, rngs: nnx.Rngs) -> Any:
+    """Make a network in evaluation mode, with a collection's constants where they differ."""
+    constants = architecture.constants.get(naming, {})
+    model = architecture.make(classes=classes, rngs=rngs, **constants)
     model.eval()
     return model
 

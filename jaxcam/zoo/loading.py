@@ -11,8 +11,8 @@ from flax import nnx
 from jaxcam.errors import fail
 from jaxcam.zoo.architecture import Architecture
 from jaxcam.zoo.card import Card, Preprocessing, class_names_of, preprocessing_of
-from jaxcam.zoo.catalogue import ARCHITECTURES, build, find
-from jaxcam.zoo.weights.assign import Fit, best_fit, filled, listed, rename
+from jaxcam.zoo.catalogue import ARCHITECTURES, find, make
+from jaxcam.zoo.weights.assign import Fit, Slot, best_fit, filled, listed, rename, slots
 from jaxcam.zoo.weights.files import Checkpoint, read
 
 
@@ -43,12 +43,13 @@ def load(name: str, weights: str | Path) -> Loaded:
     call = f"zoo.load({name!r}, {str(weights)!r})"
     architecture = find(call, name)
     checkpoint = read(call, weights)
-    _check_settings(call, architecture, checkpoint.config)
+    _check_settings(call, architecture, checkpoint)
     classes = _classes(architecture, checkpoint.tensors)
-    shapes = _abstract(name, classes)
-    fit = best_fit(shapes, architecture, checkpoint.tensors)
+    fit = best_fit(_wanted(name, classes), checkpoint.tensors)
     if fit.mismatches:
         _refuse(call, name, fit, checkpoint.tensors)
+    naming = fit.naming if fit.naming in architecture.constants else ""
+    shapes = _abstract(name, classes, naming)
     model = filled(call, shapes, architecture.namings[fit.naming], checkpoint.tensors)
     preprocessing, source = _preprocessing(call, architecture, checkpoint)
     names = class_names_of(call, checkpoint.config, classes)
@@ -63,9 +64,17 @@ def _classes(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> i
 
 
 @cache
-def _abstract(name: str, classes: int) -> Any:
+def _abstract(name: str, classes: int, naming: str = "") -> Any:
     """The network's shapes, without its arrays."""
-    return nnx.eval_shape(lambda: build(name, classes=classes, rngs=nnx.Rngs(0)))
+    architecture = ARCHITECTURES[name]
+    return nnx.eval_shape(lambda: make(architecture, naming, classes=classes, rngs=nnx.Rngs(0)))
+
+
+@cache
+def _wanted(name: str, classes: int) -> dict[str, dict[str, Slot]]:
+    """Where each collection's tensors go."""
+    model = _abstract(name, classes)
+    return {naming: slots(model, rules) for naming, rules in ARCHITECTURES[name].namings.items()}
 
 
 def _refuse(call: str, name: str, fit: Fit, tensors: Mapping[str, np.ndarray]) -> None:
@@ -83,13 +92,21 @@ def _refuse(call: str, name: str, fit: Fit, tensors: Mapping[str, np.ndarray]) -
 
 def _fitting(tensors: Mapping[str, np.ndarray]) -> Iterator[str]:
     for name, architecture in ARCHITECTURES.items():
-        model = _abstract(name, _classes(architecture, tensors))
-        if not best_fit(model, architecture, tensors).mismatches:
+        if not best_fit(_wanted(name, _classes(architecture, tensors)), tensors).mismatches:
             yield name
 
 
-def _check_settings(call: str, architecture: Architecture, config: Mapping[str, Any]) -> None:
+def _check_settings(call: str, architecture: Architecture, checkpoint: Checkpoint) -> None:
     """Refuse a network of the same tensors that computes something else, where a file tells."""
+    if Path(checkpoint.origin).name.startswith("tf_"):
+        fail(
+            call,
+            needs="weights of a network that pads alike on both sides, as PyTorch does",
+            got=f"{Path(checkpoint.origin).name}: timm begins names with tf_ where it pads as "
+            "TensorFlow does",
+            remedy="Take weights of the same network without tf_ in their name.",
+        )
+    config = checkpoint.config
     for key, value in {**config, **_arguments(config)}.items():
         accepted = architecture.settings.get(key)
         if accepted is None and not key.startswith("model_args."):

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -63,6 +64,34 @@ class GELU(nnx.Module):
         return jax.nn.gelu(x, approximate=False)
 
 
+class SiLU(nnx.Module):
+    """``x / (1 + exp(-x))``."""
+
+    def __call__(self, x: Array) -> Array:
+        return jax.nn.silu(x)
+
+
+class HardSwish(nnx.Module):
+    """``x min(max(x + 3, 0), 6) / 6``."""
+
+    def __call__(self, x: Array) -> Array:
+        return jax.nn.hard_swish(x)
+
+
+class Sigmoid(nnx.Module):
+    """``1 / (1 + exp(-x))``."""
+
+    def __call__(self, x: Array) -> Array:
+        return jax.nn.sigmoid(x)
+
+
+class HardSigmoid(nnx.Module):
+    """``min(max(x + 3, 0), 6) / 6``."""
+
+    def __call__(self, x: Array) -> Array:
+        return jax.nn.hard_sigmoid(x)
+
+
 class Identity(nnx.Module):
     """``x``: keeps the place of a layer that only moves torch's axes."""
 
@@ -82,6 +111,19 @@ class MaxPool(nnx.Module):
         return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, padding)
 
 
+class AvgPool(nnx.Module):
+    """The mean of each of the windows side by side; rows and columns left over are left out."""
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+
+    def __call__(self, x: Array) -> Array:
+        rows, columns = (n // self.window for n in x.shape[1:3])
+        x = x[:, : rows * self.window, : columns * self.window]
+        tiles = x.reshape(len(x), rows, self.window, columns, self.window, x.shape[3])
+        return jnp.mean(tiles, axis=(2, 4))
+
+
 class GlobalPool(nnx.Module):
     """The mean over all positions: ``[batch, h, w, k] -> [batch, 1, 1, k]``."""
 
@@ -89,11 +131,33 @@ class GlobalPool(nnx.Module):
         return jnp.mean(x, axis=(1, 2), keepdims=True)
 
 
-class Flatten(nnx.Module):
-    """``[batch, h, w, k] -> [batch, k h w]``, in the order of torch: channels slowest."""
+class GridPool(nnx.Module):
+    """Means of ``size x size`` regions that cover a picture of any size (torch's adaptive pool).
+
+    Region i of n rows goes from floor(i n / size) up to ceil((i + 1) n / size): regions overlap, or
+    repeat where there are fewer rows than regions. At ``size`` rows and columns it is ``x``.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
 
     def __call__(self, x: Array) -> Array:
-        return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+        if x.shape[1:3] == (self.size, self.size):
+            return x
+        rows, columns = (jnp.asarray(_regions(n, self.size), x.dtype) for n in x.shape[1:3])
+        return jnp.einsum("ih,jw,bhwk->bijk", rows, columns, x)
+
+
+class Flatten(nnx.Module):
+    """``[batch, h, w, k] -> [batch, k h w]``, see `flatten`."""
+
+    def __call__(self, x: Array) -> Array:
+        return flatten(x)
+
+
+def flatten(x: Array) -> Array:
+    """``[batch, h, w, k] -> [batch, k h w]``, in the order of torch: channels slowest."""
+    return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
 
 
 def conv(
@@ -127,10 +191,17 @@ def linear(inputs: int, outputs: int, *, gain: float = LINEAR_GAIN, rngs: nnx.Rn
     return nnx.Linear(inputs, outputs, kernel_init=_kernel(gain), rngs=rngs)
 
 
-def batch_norm(channels: int, *, scale: float = 1.0, rngs: nnx.Rngs) -> nnx.BatchNorm:
+def batch_norm(
+    channels: int,
+    *,
+    scale: float = 1.0,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    rngs: nnx.Rngs,
+) -> nnx.BatchNorm:
     """Make a BatchNorm with torch's defaults, and its scales at ``scale``."""
     init = nnx.initializers.constant(scale)
-    return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, scale_init=init, rngs=rngs)
+    return nnx.BatchNorm(channels, momentum=momentum, epsilon=epsilon, scale_init=init, rngs=rngs)
 
 
 def layer_norm(channels: int, *, epsilon: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -141,6 +212,15 @@ def layer_norm(channels: int, *, epsilon: float, rngs: nnx.Rngs) -> nnx.LayerNor
 def stochastic_depth(rate: float, *, rngs: nnx.Rngs) -> nnx.Dropout:
     """Drop whole examples of a residual branch, in training only."""
     return nnx.Dropout(rate, broadcast_dims=(1, 2, 3), rngs=rngs)
+
+
+def _regions(length: int, count: int) -> np.ndarray:
+    """Shares of ``length`` positions in the mean of each of ``count`` regions."""
+    shares = np.zeros((count, length))
+    for index in range(count):
+        region = slice(index * length // count, -(-(index + 1) * length // count))
+        shares[index, region] = 1 / (region.stop - region.start)
+    return shares
 
 
 def _kernel(gain: float) -> nnx.Initializer:

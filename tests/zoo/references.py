@@ -23,6 +23,15 @@ import timm
 import torchvision
 import transformers
 
+# Of norms: small where branches are added up, and larger where layers follow each other, or biases
+# would drown the picture.
+SCALES = {
+    "vgg16_bn": (0.8, 1.6),
+    "densenet121": (0.8, 1.6),
+    "efficientnet_b0": (0.8, 1.2),
+    "mobilenet_v3_large": (0.5, 1.2),
+}
+
 
 def network(library: str, name: str, classes: int) -> torch.nn.Module:
     """Make a reference network with random weights and statistics, in evaluation mode."""
@@ -32,7 +41,7 @@ def network(library: str, name: str, classes: int) -> torch.nn.Module:
     )
     with torch.no_grad():
         for part, tensor in model.state_dict().items():
-            _randomise(part, tensor)
+            _randomise(part, tensor, SCALES.get(name, (0.3, 0.9)))
     return model.eval()
 
 
@@ -71,7 +80,8 @@ def _torchvision(name: str, classes: int) -> torch.nn.Module:
 
 
 def _timm(name: str, classes: int) -> torch.nn.Module:
-    return timm.create_model(name, num_classes=classes)
+    theirs = {"mobilenet_v3_large": "mobilenetv3_large_100"}
+    return timm.create_model(theirs.get(name, name), num_classes=classes)
 
 
 def _transformers(name: str, classes: int) -> torch.nn.Module:
@@ -90,7 +100,7 @@ def _transformers(name: str, classes: int) -> torch.nn.Module:
     return transformers.ResNetForImageClassification(config)
 
 
-def _randomise(part: str, tensor: torch.Tensor) -> None:
+def _randomise(part: str, tensor: torch.Tensor, scales: tuple[float, float]) -> None:
     """Leave nothing at zero or one, and no two layers alike."""
     if part.endswith("num_batches_tracked"):
         tensor.fill_(7)
@@ -101,6 +111,6 @@ def _randomise(part: str, tensor: torch.Tensor) -> None:
     elif tensor.ndim > 1:
         tensor.normal_(std=(2 / tensor[0].numel()) ** 0.5)
     elif part.endswith("weight"):
-        tensor.uniform_(0.3, 0.9)
+        tensor.uniform_(*scales)
     else:
         tensor.normal_(std=0.2)

@@ -22,6 +22,13 @@ KNOWN = {
     "resnet18, transformers": "resnet.encoder.stages.1.layers.0.shortcut.convolution.weight",
     "resnet50, transformers": "resnet.encoder.stages.3.layers.0.layer.2.normalization.running_var",
     "resnet50, torchvision and timm": "layer2.0.downsample.1.running_mean",
+    "vgg16, timm": "pre_logits.fc2.weight",
+    "densenet121, torchvision, published": "features.denseblock2.denselayer2.conv.1.weight",
+    "densenet121, torchvision and timm": "features.transition1.norm.running_mean",
+    "mobilenet_v3_large, timm": "blocks.4.1.se.conv_expand.bias",
+    "mobilenet_v3_large, torchvision": "features.1.block.1.0.weight",
+    "efficientnet_b0, timm": "blocks.0.0.bn2.running_var",
+    "efficientnet_b0, torchvision": "features.1.0.block.1.fc2.weight",
     "convnext_tiny, torchvision": "features.5.1.block.5.weight",
     "convnext_tiny, timm": "stages.2.blocks.1.mlp.fc2.weight",
     "convnext_tiny, transformers": "convnext.encoder.stages.2.layers.1.layer_scale_parameter",
@@ -45,8 +52,11 @@ def save(path: Path, tensors, config=None, processor=None) -> Path:
     return path
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "model.pth", "old.pth", "misnamed.bin"])
-@pytest.mark.parametrize(("name", "naming"), CASES)
+@pytest.mark.parametrize(
+    ("name", "naming", "file"),
+    [(*case, "model.safetensors") for case in CASES]
+    + [("resnet18", "transformers", file) for file in ("model.pth", "old.pth", "misnamed.bin")],
+)
 def test_a_file_in_any_format_and_naming(name, naming, file, tmp_path):
     model = tiny.network(name)
     tensors = tiny.tensors(model, name, naming)
@@ -58,6 +68,14 @@ def test_a_file_in_any_format_and_naming(name, naming, file, tmp_path):
     assert (card.architecture, card.naming) == (f"tiny_{name}", naming)
     assert card.class_names is None
     assert "default" in card.preprocessing_from
+
+
+def test_a_convolution_over_everything_is_a_dense_layer_over_everything_flattened(tmp_path):
+    model = tiny.network("vgg16")
+    tensors = tiny.tensors(model, "vgg16", "timm")
+    tensors["pre_logits.fc1.weight"] = tensors["pre_logits.fc1.weight"].reshape(16, 8, 7, 7)
+    loaded, _ = zoo.load("tiny_vgg16", save(tmp_path / "m.safetensors", tensors))
+    np.testing.assert_array_equal(loaded.classifier[0].kernel[...], model.classifier[0].kernel[...])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
@@ -141,6 +159,30 @@ def test_the_same_tensors_of_a_network_that_computes_something_else(config, word
     with pytest.raises(JaxcamError) as caught:
         zoo.load("tiny_resnet18", path)
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenet_v3_large"])
+@pytest.mark.parametrize("config", [{"architecture": "tf_{}"}, {"model_type": "efficientnet"}])
+def test_networks_that_pad_as_tensorflow_does(name, config, tmp_path):
+    config = {key: value.format(name) for key, value in config.items()}
+    tensors = tiny.tensors(tiny.network(name), name, "timm")
+    path = save(tmp_path / "model.safetensors", tensors, config)
+    with pytest.raises(JaxcamError, match="The zoo does not have that network"):
+        zoo.load(f"tiny_{name}", path)
+    alone = save(tmp_path / "alone" / f"tf_{name}-a.pth", tensors)
+    with pytest.raises(JaxcamError, match=f"tf_{name}-a.pth: timm begins names with tf_"):
+        zoo.load(f"tiny_{name}", alone)
+
+
+def test_each_collection_has_its_own_constants(tmp_path):
+    """MobileNetV3 of torchvision and of timm differ in BatchNorm's epsilon alone."""
+    model = tiny.network("mobilenet_v3_large")
+    for naming, epsilon in {"torchvision": 1e-3, "timm": 1e-5}.items():
+        path = tmp_path / f"{naming}.safetensors"
+        save(path, tiny.tensors(model, "mobilenet_v3_large", naming))
+        loaded, _ = zoo.load("tiny_mobilenet_v3_large", path)
+        norms = [m for _, m in nnx.iter_modules(loaded) if isinstance(m, nnx.BatchNorm)]
+        assert {norm.epsilon for norm in norms} == {epsilon}
 
 
 def test_a_folder_and_the_hub_bring_what_stands_beside(tmp_path, monkeypatch):

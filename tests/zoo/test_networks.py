@@ -16,16 +16,39 @@ from jaxcam.zoo.weights.assign import slots
 
 # As torchvision's documentation of the weights counts them.
 PARAMETERS = {
+    "vgg16": 138_357_544,
+    "vgg16_bn": 138_365_992,
     "resnet18": 11_689_512,
     "resnet50": 25_557_032,
     "resnet101": 44_549_160,
+    "densenet121": 7_978_856,
+    "mobilenet_v3_large": 5_483_032,
+    "efficientnet_b0": 5_288_548,
     "convnext_tiny": 28_589_128,
 }
 # Layers at full size, [height, width, channel] for a picture of 64x64.
 LAYERS = {
+    "vgg16": {"features/28": (4, 4, 512), "features/30": (2, 2, 512), "avgpool": (7, 7, 512)},
+    "vgg16_bn": {"features/42": (4, 4, 512), "features/43": (2, 2, 512), "classifier/3": (4096,)},
     "resnet18": {"layer3/1/conv2": (4, 4, 256), "layer4": (2, 2, 512), "maxpool": (16, 16, 64)},
     "resnet50": {"layer4/2/conv3": (2, 2, 2048), "layer2/0/downsample/1": (8, 8, 512)},
     "resnet101": {"layer3/22": (4, 4, 1024), "avgpool": (1, 1, 2048)},
+    "densenet121": {
+        "features/denseblock3/denselayer24/conv2": (4, 4, 32),
+        "features/transition1/pool": (8, 8, 128),
+        "features/norm5": (2, 2, 1024),
+    },
+    "mobilenet_v3_large": {
+        "features/1/block/1/1": (32, 32, 16),
+        "features/15/block/2/fc1": (1, 1, 240),
+        "features/16": (2, 2, 960),
+        "classifier/1": (1280,),
+    },
+    "efficientnet_b0": {
+        "features/4/2/block/2": (4, 4, 480),
+        "features/8/2": (2, 2, 1280),
+        "features/7/0": (2, 2, 320),
+    },
     "convnext_tiny": {"features/5/8/block/3": (4, 4, 1536), "features/7": (2, 2, 768)},
 }
 
@@ -49,22 +72,36 @@ def test_sizes_and_names_are_torchvision_s(name):
 @pytest.mark.parametrize("name", zoo.names())
 def test_layers_are_listed_by_the_names_of_torchvision(name):
     x = jax.ShapeDtypeStruct((1, 64, 64, 3), "float32")
-    zeros = tiny.filled_by(lambda leaf: np.zeros(leaf.shape), partial(full, name))
-    found = jaxcam.layers(zeros, x)
+    graph, state = nnx.split(abstract(name))
+    found = {}
+
+    def run(state, image):
+        model = nnx.merge(graph, state)
+        found.update(jaxcam.layers(model, x))
+        return model(image)
+
+    assert jax.eval_shape(run, state, x).shape == (1, 1000)  # no array is made
     for layer, shape in LAYERS[name].items():
         assert found[layer].shape == (1, *shape)
-    assert jax.eval_shape(zeros, x).shape == (1, 1000)
 
 
 @pytest.mark.parametrize(
     ("name", "layer", "call"),
     [
+        ("vgg16", "features.8", 0),
+        ("vgg16_bn", "features.10", 0),
         ("resnet18", "layer4", 0),
         ("resnet18", "layer2.0.downsample.0", 0),
         ("resnet18", "layer3.0.relu", 1),
         ("resnet50", "layer3.0.conv2", 0),
         ("resnet50", "layer4.0.relu", 2),
         ("resnet50", "avgpool", 0),
+        ("densenet121", "features.norm3", 0),
+        ("densenet121", "features.denseblock1.denselayer1.relu2", 0),
+        ("mobilenet_v3_large", "features.16", 0),
+        ("mobilenet_v3_large", "features.5.block.2.scale_activation", 0),
+        ("efficientnet_b0", "features.8", 0),
+        ("efficientnet_b0", "features.3.0.block.2", 0),
         ("convnext_tiny", "features.7", 0),
         ("convnext_tiny", "features.5.1.block.3", 0),
         ("convnext_tiny", "features.0.0", 0),
@@ -121,7 +158,7 @@ def test_drawn_weights_keep_the_spread(name):
 
 
 def test_wrong_calls():
-    with pytest.raises(JaxcamError, match=r"resnet34.*There are resnet18"):
+    with pytest.raises(JaxcamError, match=r"resnet34.*There are .*resnet18"):
         zoo.build("resnet34", rngs=nnx.Rngs(0))
     with pytest.raises(JaxcamError, match="classes of 1 or more; got 0"):
         zoo.build("resnet18", classes=0, rngs=nnx.Rngs(0))

@@ -7,14 +7,27 @@ of them, because the default run collects this file too.
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from jaxcam import zoo
 from jaxcam.zoo.catalogue import ARCHITECTURES
 
 pytestmark = pytest.mark.parity
 
-NETWORKS = ("resnet18", "resnet50", "resnet101", "convnext_tiny")
-LIBRARIES = ("torchvision", "timm", "transformers")
+LIBRARIES = {  # those that have a network of the same arithmetic
+    "vgg16": ("torchvision", "timm"),
+    "vgg16_bn": ("torchvision", "timm"),
+    "resnet18": ("torchvision", "timm", "transformers"),
+    "resnet50": ("torchvision", "timm", "transformers"),
+    "resnet101": ("torchvision", "timm", "transformers"),
+    "densenet121": ("torchvision", "timm"),
+    "mobilenet_v3_large": ("torchvision", "timm"),
+    "efficientnet_b0": ("torchvision", "timm"),
+    "convnext_tiny": ("torchvision", "timm", "transformers"),
+}
+# Files of torchvision's that have no recipe here, because they hold no network that runs at 224:
+# a classifier of NaN.
+UNREADABLE = {"88682ab5"}
 
 
 def images():
@@ -27,8 +40,9 @@ def images():
     )
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "library"), [(name, library) for name in LIBRARIES for library in LIBRARIES[name]]
+)
 def test_logits_of_a_library_s_own_file(name, library, tmp_path):
     import references
 
@@ -37,10 +51,13 @@ def test_logits_of_a_library_s_own_file(name, library, tmp_path):
     expected = references.logits(reference, x)
     model, card = zoo.load(name, references.saved(library, reference, name, tmp_path))
     assert library in card.naming
-    found = jax.jit(model)(x)
+    # The weights as arguments: as constants XLA would fold them.
+    found = nnx.jit(lambda model, x: model(x))(model, x)
     # By what distinguishes two images, so that biases, which all images share, hide nothing.
     scale = np.abs(expected[0] - expected[1]).max()
-    assert np.abs(found - expected).max() <= 1e-4 * scale
+    error = np.abs(found - expected).max() / scale
+    print(f"{name}, {library}: {error:.1e}")
+    assert error <= 1e-4
 
 
 @pytest.mark.parametrize("name", ["resnet18"])
@@ -59,7 +76,7 @@ def test_the_older_format_of_torch(name, tmp_path):
     np.testing.assert_array_equal(new.fc.kernel[...], weight)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", LIBRARIES)
 def test_recipes_are_torchvision_s(name):
     """What it says of each of its files, and `prepare` does the same to a picture."""
     import references
@@ -69,9 +86,10 @@ def test_recipes_are_torchvision_s(name):
     published = references.torchvision.models.get_model_weights(name)
     pixels = np.random.default_rng(0).integers(0, 256, (301, 400, 3), np.uint8)
     recipes = ARCHITECTURES[name].recipes
-    assert {w.url.rsplit("-", 1)[1] for w in published} == {f"{digest}.pth" for digest in recipes}
-    for weights in published:
-        how = recipes[weights.url.rsplit("-", 1)[1].removesuffix(".pth")]
+    digests = {w.url.rsplit("-", 1)[1].removesuffix(".pth"): w for w in published}
+    assert digests.keys() - UNREADABLE == recipes.keys()
+    for digest, how in recipes.items():
+        weights = digests[digest]
         expected = weights.transforms(antialias=True)(Image.fromarray(pixels))
         assert isinstance(expected, torch.Tensor)
         found = zoo.prepare(Image.fromarray(pixels), how)

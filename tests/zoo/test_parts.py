@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxcam.zoo.parts import Flatten, GlobalPool, MaxPool, batch_norm, conv, layer_norm
+from jaxcam.zoo.parts import (
+    AvgPool,
+    Flatten,
+    GlobalPool,
+    GridPool,
+    MaxPool,
+    batch_norm,
+    conv,
+    layer_norm,
+)
 
 X = np.random.default_rng(0).normal(size=(2, 7, 6, 4)).astype(np.float32) - 3
 
@@ -43,6 +52,29 @@ def test_max_pool_pads_with_nothing():
     for i, j, window in windows(X, 3, 2, 1, -np.inf):
         np.testing.assert_array_equal(found[:, i, j], window.max((1, 2)))
     assert found.shape[1:3] == (i + 1, j + 1)
+
+
+@pytest.mark.parametrize("size", [2, 3, 7, 9])
+def test_grid_pool_covers_pictures_of_any_size(size):
+    found = GridPool(size)(X)
+    assert found.shape == (2, size, size, 4)
+    for i in range(size):
+        for j in range(size):
+            rows = slice(int(np.floor(i * 7 / size)), int(np.ceil((i + 1) * 7 / size)))
+            columns = slice(int(np.floor(j * 6 / size)), int(np.ceil((j + 1) * 6 / size)))
+            expected = X[:, rows, columns].mean((1, 2))
+            np.testing.assert_allclose(found[:, i, j], expected, rtol=1e-5)
+
+
+def test_grid_pool_leaves_its_own_size_alone():
+    assert GridPool(6)(X[:, 1:]).tobytes() == X[:, 1:].tobytes()
+
+
+def test_average_pool_leaves_out_what_fills_no_window():
+    found = AvgPool(2)(X)
+    assert found.shape == (2, 3, 3, 4)
+    for i, j, window in windows(X, 2, 2, 0, 0):
+        np.testing.assert_allclose(found[:, i, j], window.mean((1, 2)), rtol=1e-5)
 
 
 def test_flatten_is_in_torch_s_order_and_pooling_keeps_its_axes():

@@ -9,13 +9,25 @@ from flax import nnx
 
 from jaxcam.zoo import catalogue
 from jaxcam.zoo.convnext import ConvNeXt
+from jaxcam.zoo.densenet import DenseNet
+from jaxcam.zoo.efficientnet import EfficientNet, Stage
+from jaxcam.zoo.mobilenet import LARGE, MobileNetV3
 from jaxcam.zoo.resnet import Basic, Bottleneck, ResNet
+from jaxcam.zoo.vgg import VGG
 from jaxcam.zoo.weights.assign import slots
 
 CLASSES = 5
+# All stages and all rows, because timm's names count them.
+STAGES = [Stage(1 if s == 0 else 2, 3, 1 + s % 2, 4 + s // 2 * 2, 1) for s in range(7)]
+ROWS = [row._replace(expanded=row.expanded // 8, outputs=row.outputs // 8) for row in LARGE]
 MAKE = {
+    "vgg16": partial(VGG, (1, 1, 1), (4, 6, 8), normed=False, hidden=16),
+    "vgg16_bn": partial(VGG, (1, 1, 1), (4, 6, 8), normed=True, hidden=16),
     "resnet18": partial(ResNet, Basic, (1, 1, 1, 1), width=8),
     "resnet50": partial(ResNet, Bottleneck, (1, 1, 1, 1), width=8),
+    "densenet121": partial(DenseNet, (1, 2), growth=4, width=8),
+    "mobilenet_v3_large": partial(MobileNetV3, ROWS, width=2, last=16),
+    "efficientnet_b0": partial(EfficientNet, STAGES, width=8, last=16),
     "convnext_tiny": partial(ConvNeXt, (1, 1, 2, 1), (8, 16, 24, 32)),
 }
 X = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)

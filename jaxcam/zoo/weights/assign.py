@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from jaxcam.errors import fail
-from jaxcam.zoo.architecture import Architecture, Rules
+from jaxcam.zoo.architecture import Rules
 
 IGNORED = ("num_batches_tracked",)
 """Last parts of names of what a network in evaluation does not have: torch's count of batches."""
@@ -73,14 +73,9 @@ def compare(wanted: Mapping[str, Slot], tensors: Mapping[str, np.ndarray], namin
     return Fit(naming, tuple(missing), tuple(left), tuple(shapes))
 
 
-def best_fit(
-    model: nnx.Module, architecture: Architecture, tensors: Mapping[str, np.ndarray]
-) -> Fit:
-    """The collection whose names go best with those in the file."""
-    fits = (
-        compare(slots(model, rules), tensors, naming)
-        for naming, rules in architecture.namings.items()
-    )
+def best_fit(wanted: Mapping[str, Mapping[str, Slot]], tensors: Mapping[str, np.ndarray]) -> Fit:
+    """The collection whose names go best with those in the file; ``wanted`` by collections."""
+    fits = (compare(slots_, tensors, naming) for naming, slots_ in wanted.items())
     return min(fits, key=lambda fit: fit.mismatches)
 
 
@@ -127,7 +122,13 @@ def _layout(last: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[i
 
 
 def _same_shape(theirs: tuple[int, ...], ours: tuple[int, ...]) -> bool:
-    """Equal up to axes of length one: a scale of [96, 1, 1] or of [96], a 1x1 convolution."""
+    """Equal up to axes of length one: a scale of [96, 1, 1] or of [96], a 1x1 convolution.
+
+    Or a convolution [k, c, h, w] over the whole of what a dense layer [k, c h w] gets flattened:
+    torch flattens channels slowest, so the numbers lie in the same order.
+    """
+    if len(theirs) == 4 and len(ours) == 2:
+        theirs = (theirs[0], prod(theirs[1:]))
     return [n for n in theirs if n != 1] == [n for n in ours if n != 1]
 
 
