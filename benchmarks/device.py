@@ -12,6 +12,7 @@ same precision. Compilation is counted apart. The maps are compared with those o
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -36,7 +37,7 @@ class Case(NamedTuple):
     """One network in one precision: how it is called, and how its passes are."""
 
     split: jaxcam.Split
-    passes: jax.tree_util.Partial
+    passes: Callable[[jax.Array], jax.Array]
 
 
 def main() -> None:
@@ -65,7 +66,7 @@ def main() -> None:
                 rows.append(row)
                 Console().print(row)
     result = {
-        "command": "python -m benchmarks.device",
+        "command": " ".join(["python -m benchmarks.device", *sys.argv[1:]]),
         "options": {k: v for k, v in vars(options).items() if k != "out"},
         "rows": rows,
     }
@@ -121,7 +122,9 @@ def measured(
     }
 
 
-def plain(passes: jax.tree_util.Partial, x: jax.Array, count: int, batch: int) -> Callable[[], Any]:
+def plain(
+    passes: Callable[[jax.Array], jax.Array], x: jax.Array, count: int, batch: int
+) -> Callable[[], Any]:
     """Compile ``count`` forward passes of different inputs, ``batch`` at a time, at least."""
 
     def run(passes: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ from jax import Array
 
 from jaxcam.zoo.architecture import Architecture, Rules
 from jaxcam.zoo.card import IMAGENET
-from jaxcam.zoo.inverted import BRANCH_SCALE, EXCITED_GAIN, SMOOTH_GAIN, Norm, SqueezeExcite, normed
+from jaxcam.zoo.inverted import BRANCH_SCALE, EXCITED_GAIN, Norm, SqueezeExcite, normed
 from jaxcam.zoo.parts import GlobalPool, Sequence, Sigmoid, SiLU, flatten, linear, stochastic_depth
 
 NORM = Norm()
