@@ -33,8 +33,9 @@ from rich.table import Table
 import jaxcam
 from benchmarks.environment import write
 from benchmarks.resnet50 import initialised
-from jaxcam import bundled, explain, maps, methods, noise
+from jaxcam import bundled, explain, maps, methods, noise, samples
 from jaxcam.derivatives.auto import engine_named
+from jaxcam.job import Clean, Job, Settings
 from jaxcam.plan import Network
 from jaxcam.targets import as_target
 from jaxcam.types import Derivatives, shared
@@ -75,9 +76,9 @@ class Pool(NamedTuple):
 class Question(NamedTuple):
     """A case, ready to be computed."""
 
-    job: explain.Job
-    settings: explain.Settings
-    clean: explain.Clean
+    job: Job
+    settings: Settings
+    clean: Clean
     to_map: Callable[[NDArray], NDArray]
 
 
@@ -166,12 +167,12 @@ def asked(case: Case) -> Question:
     method = jaxcam.smooth(methods.grad_cam_pp())
     smoothing = method.smoothing
     assert smoothing is not None
-    job = explain.Job(
+    job = Job(
         shared(case.split), jnp.asarray(case.x)[None], as_target(None),
         noise.keys_of(jax.random.key(0), 1), jnp.float32(case.noise_level), jnp.float32(1),
     )  # fmt: skip
     bare = smoothing._replace(num_samples=2**30, noise_level=None, temper=None)
-    settings = explain.Settings(method._replace(smoothing=bare), "auto", None)
+    settings = Settings(method._replace(smoothing=bare), "auto", None)
     clean = jax.jit(explain.begin, static_argnames="settings")(job, settings=settings)
     a, scale = clean.a[0], clean.scale[0]
 
@@ -193,11 +194,11 @@ def drawn(question: Question, scheme: str, count: int) -> Pool:
     single = engine_named(clean.report.engine).single
 
     @jax.jit
-    def chunk(job: explain.Job, clean: explain.Clean, ids: jax.Array) -> Any:
+    def chunk(job: Job, clean: Clean, ids: jax.Array) -> Any:
         def one(n: jax.Array) -> tuple[jax.Array, jax.Array]:
             key = noise.keys_of(jax.random.key(7), 1)[0]
-            noisy, a = explain.draw(job, settings, job.x[0], key, n)
-            found = explain.measure(
+            noisy, a = samples.draw(job, settings, job.x[0], key, n)
+            found = samples.measure(
                 job, settings, clean.report, n, noisy, a,
                 clean.target[0], clean.scale[0], clean.scores[0].argmax(),
             )  # fmt: skip
@@ -283,17 +284,17 @@ def tilted(question: Question, count: int = 1024) -> dict[str, float]:
     job, _, clean, _ = question
     sigma = noise.deviation(job.x[0], job.noise_level)
 
-    def u(split: explain.Job, eps: jax.Array) -> jax.Array:
+    def u(split: Job, eps: jax.Array) -> jax.Array:
         network = Network(split.shared.split(), split.target)
         x = split.x[0] + sigma * eps
         return network.log_score(network.features(x), x, clean.target[0])
 
     @jax.jit
-    def heights(job: explain.Job, eps: jax.Array) -> jax.Array:
+    def heights(job: Job, eps: jax.Array) -> jax.Array:
         return jax.lax.map(lambda e: u(job, e), eps, batch_size=16)
 
     @jax.jit
-    def slope(job: explain.Job, eps: jax.Array) -> jax.Array:
+    def slope(job: Job, eps: jax.Array) -> jax.Array:
         return jax.lax.map(lambda e: jax.grad(u, argnums=1)(job, e), eps, batch_size=8).mean(0)
 
     delta = jax.random.normal(jax.random.key(11), (count, *job.x.shape[1:]))

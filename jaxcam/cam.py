@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcam import devices, explain, maps, noise
+from jaxcam import devices, explain, maps, noise, samples
 from jaxcam.checks import check_input, check_result
 from jaxcam.derivatives import chunks
 from jaxcam.errors import fail
+from jaxcam.job import Clean, Job, Settings
 from jaxcam.methods import grad_cam_pp
 from jaxcam.precision import wide_dtype
 from jaxcam.smoothing import smooth
@@ -21,8 +22,8 @@ Progress = Callable[[int, int], None]
 
 _explain = jax.jit(explain.explain, static_argnames="settings")
 _begin = jax.jit(explain.begin, static_argnames="settings")
-_step = jax.jit(explain.step, static_argnames="settings", donate_argnames="average")
-_advance = jax.jit(explain.advance, static_argnames="settings", donate_argnames="run")
+_step = jax.jit(samples.step, static_argnames="settings", donate_argnames="average")
+_advance = jax.jit(samples.advance, static_argnames="settings", donate_argnames="run")
 _finish = jax.jit(explain.finish, static_argnames="settings")
 
 
@@ -148,8 +149,8 @@ def cam(
     devices.check(spread, len(x), shown=progress is not None)
     target, (channels, neurons) = as_target(target), maps.check_subset(channels, neurons)
     numbers, compiled = _noise(method, key, x)
-    job = explain.Job(shared(split), x, target, *numbers, channels, neurons)
-    settings = explain.Settings(compiled, engine, chunk, spread)
+    job = Job(shared(split), x, target, *numbers, channels, neurons)
+    settings = Settings(compiled, engine, chunk, spread)
     if spread is not None:
         job = devices.placed(job, spread, explain.per_image(job))
     result = _explain(job, settings) if progress is None else _shown(job, settings, progress)
@@ -184,15 +185,15 @@ def _noise(method: Method, key: Array | None, x: Array) -> tuple[_Numbers, Metho
     return _Numbers(keys, *arrays), method._replace(smoothing=bare)
 
 
-def _shown(job: explain.Job, settings: explain.Settings, progress: Progress) -> CAM:
+def _shown(job: Job, settings: Settings, progress: Progress) -> CAM:
     """Run the program's parts from Python, so that somebody can watch."""
     clean, smoothing = _begin(job, settings), settings.method.smoothing
     if not clean.report.noisy or smoothing is None:
         return _finish(job, settings, clean, None)
     if smoothing.adaptive:
         return _shown_until(job, settings, clean, progress)
-    average = explain.initial(settings, clean)
-    ids = explain.chunks(job, settings, clean, smoothing.num_samples)
+    average = samples.initial(settings, clean)
+    ids = samples.chunks(job, settings, clean, smoothing.num_samples)
     progress(0, len(ids))
     for done, chunk in enumerate(ids, start=1):
         average = jax.block_until_ready(_step(job, settings, clean, average, chunk))
@@ -200,12 +201,10 @@ def _shown(job: explain.Job, settings: explain.Settings, progress: Progress) -> 
     return _finish(job, settings, clean, average)
 
 
-def _shown_until(
-    job: explain.Job, settings: explain.Settings, clean: explain.Clean, progress: Progress
-) -> CAM:
+def _shown_until(job: Job, settings: Settings, clean: Clean, progress: Progress) -> CAM:
     """Run a round at a time until no image needs more."""
-    run, done = explain.first_run(settings, clean), 0
-    total = -(-explain.most_samples(settings) // explain.round_length(settings))
+    run, done = samples.first_run(settings, clean), 0
+    total = -(-samples.most_samples(settings) // samples.round_length(settings))
     progress(done, total)
     while run.open.any():
         run, done = _advance(job, settings, clean, run), done + 1

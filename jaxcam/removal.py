@@ -14,6 +14,7 @@ from jaxcam import explain
 from jaxcam.checks import check_input
 from jaxcam.derivatives import chunks
 from jaxcam.errors import fail
+from jaxcam.job import Job, Settings
 from jaxcam.methods import taylor_cam
 from jaxcam.plan import Network
 from jaxcam.precision import widen
@@ -101,8 +102,8 @@ def check_removal(
     if not isinstance(samples, int) or samples < 1:
         fail("check_removal", needs="samples of at least 1", got=samples, remedy="Default: 256.")
     target, method = as_target(target), taylor_cam(order=order)
-    job = explain.Job(shared(split), x, target, None, jnp.zeros((), x.dtype))
-    settings = explain.Settings(method, engine, chunk)
+    job = Job(shared(split), x, target, None, jnp.zeros((), x.dtype))
+    settings = Settings(method, engine, chunk)
     key = jax.random.key(seed)
     found = jax.device_get(_compare(job, settings, key, samples))
     check_class(target, found.scores.shape[-1])
@@ -155,7 +156,7 @@ class _Compared(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("settings", "samples"))
-def _compare(job: explain.Job, settings: explain.Settings, key: Array, samples: int) -> _Compared:
+def _compare(job: Job, settings: Settings, key: Array, samples: int) -> _Compared:
     """Run both ways to the same effects, image by image."""
     clean = explain.begin(job, settings)
     network = Network(job.shared.split(), job.target)

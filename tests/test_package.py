@@ -67,7 +67,8 @@ def test_imports_point_one_way(path):
         assert not {name for name in found if name.split(".")[0] == "matplotlib"}
     core = place.startswith(("split/", "derivatives/", "methods/")) or place in {
         "types.py", "errors.py", "precision.py", "targets.py", "noise.py", "average.py",
-        "maps.py", "alphas.py", "plan.py", "explain.py", "cam.py",
+        "maps.py", "alphas.py", "plan.py", "explain.py", "cam.py", "job.py", "example.py",
+        "samples.py", "smoothing.py", "checks.py", "half.py", "memory.py", "devices.py",
     }  # fmt: skip
     if core:
         outer = {"jaxcam.cli", "jaxcam.plot", "jaxcam.figures", "jaxcam.bundled", "jaxcam.zoo"}
