@@ -5,7 +5,7 @@ from typing import Any
 from flax import nnx
 
 from jaxcam.errors import fail
-from jaxcam.zoo import convnext, densenet, efficientnet, mobilenet, resnet, vgg
+from jaxcam.zoo import convnext, deit, densenet, efficientnet, mobilenet, resnet, vgg, vit
 from jaxcam.zoo.architecture import Architecture
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -15,6 +15,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     **mobilenet.ARCHITECTURES,
     **efficientnet.ARCHITECTURES,
     **convnext.ARCHITECTURES,
+    **vit.ARCHITECTURES,
+    **deit.ARCHITECTURES,
 }
 
 

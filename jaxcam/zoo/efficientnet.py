@@ -85,9 +85,8 @@ class EfficientNet(nnx.Module):
         layers.append(normed(inputs, last, 1, NORM, SiLU, gain=1.0, rngs=rngs))
         self.features = Sequence(*layers)
         self.avgpool = GlobalPool()
-        self.classifier = Sequence(
-            nnx.Dropout(DROPOUT, rngs=rngs), linear(last, classes, rngs=rngs)
-        )
+        head = linear(last, classes, gain=SMOOTH_GAIN, rngs=rngs)
+        self.classifier = Sequence(nnx.Dropout(DROPOUT, rngs=rngs), head)
 
     def __call__(self, x: Array) -> Array:
         return self.classifier(flatten(self.avgpool(self.features(x))))

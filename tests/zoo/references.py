@@ -23,6 +23,7 @@ import timm
 import torchvision
 import transformers
 
+WIDTHS = {"vit_b_16": 768, "deit_small_patch16_224": 384}
 # Of norms: small where branches are added up, and larger where layers follow each other, or biases
 # would drown the picture.
 SCALES = {
@@ -80,7 +81,7 @@ def _torchvision(name: str, classes: int) -> torch.nn.Module:
 
 
 def _timm(name: str, classes: int) -> torch.nn.Module:
-    theirs = {"mobilenet_v3_large": "mobilenetv3_large_100"}
+    theirs = {"vit_b_16": "vit_base_patch16_224", "mobilenet_v3_large": "mobilenetv3_large_100"}
     return timm.create_model(theirs.get(name, name), num_classes=classes)
 
 
@@ -88,6 +89,15 @@ def _transformers(name: str, classes: int) -> torch.nn.Module:
     if name == "convnext_tiny":
         config = transformers.ConvNextConfig(num_labels=classes)
         return transformers.ConvNextForImageClassification(config)
+    if name in WIDTHS:
+        width = WIDTHS[name]
+        config = transformers.ViTConfig(
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_attention_heads=width // 64,
+            num_labels=classes,
+        )
+        return transformers.ViTForImageClassification(config)
     basic = name == "resnet18"
     config = transformers.ResNetConfig(
         layer_type="basic" if basic else "bottleneck",

@@ -32,6 +32,12 @@ KNOWN = {
     "convnext_tiny, torchvision": "features.5.1.block.5.weight",
     "convnext_tiny, timm": "stages.2.blocks.1.mlp.fc2.weight",
     "convnext_tiny, transformers": "convnext.encoder.stages.2.layers.1.layer_scale_parameter",
+    "vit_b_16, torchvision": "encoder.layers.encoder_layer_1.self_attention.in_proj_weight",
+    "vit_b_16, torchvision, published": "encoder.layers.encoder_layer_1.mlp.linear_2.bias",
+    "vit_b_16, timm": "blocks.1.attn.qkv.bias",
+    "vit_b_16, transformers": "vit.encoder.layer.1.attention.attention.key.weight",
+    "deit_small_patch16_224, timm": "blocks.0.mlp.fc1.weight",
+    "deit_small_patch16_224, transformers": "vit.encoder.layer.0.attention.output.dense.bias",
 }
 
 
@@ -174,15 +180,24 @@ def test_networks_that_pad_as_tensorflow_does(name, config, tmp_path):
         zoo.load(f"tiny_{name}", alone)
 
 
-def test_each_collection_has_its_own_constants(tmp_path):
-    """MobileNetV3 of torchvision and of timm differ in BatchNorm's epsilon alone."""
-    model = tiny.network("mobilenet_v3_large")
-    for naming, epsilon in {"torchvision": 1e-3, "timm": 1e-5}.items():
-        path = tmp_path / f"{naming}.safetensors"
-        save(path, tiny.tensors(model, "mobilenet_v3_large", naming))
-        loaded, _ = zoo.load("tiny_mobilenet_v3_large", path)
-        norms = [m for _, m in nnx.iter_modules(loaded) if isinstance(m, nnx.BatchNorm)]
-        assert {norm.epsilon for norm in norms} == {epsilon}
+@pytest.mark.parametrize(
+    ("name", "naming", "epsilons"),
+    [
+        ("mobilenet_v3_large", "torchvision", {1e-3}),
+        ("mobilenet_v3_large", "timm", {1e-5}),
+        ("convnext_tiny", "timm", {1e-6}),
+        ("convnext_tiny", "transformers", {1e-6, 1e-12}),
+        ("vit_b_16", "torchvision", {1e-6}),
+        ("vit_b_16", "transformers", {1e-12}),
+        ("deit_small_patch16_224", "transformers", {1e-12}),
+    ],
+)
+def test_each_collection_has_its_own_constants(name, naming, epsilons, tmp_path):
+    tensors = tiny.tensors(tiny.network(name), name, naming)
+    loaded, _ = zoo.load(f"tiny_{name}", save(tmp_path / "m.safetensors", tensors))
+    kinds = nnx.BatchNorm, nnx.LayerNorm
+    norms = [module for _, module in nnx.iter_modules(loaded) if isinstance(module, kinds)]
+    assert {norm.epsilon for norm in norms} == epsilons
 
 
 def test_a_folder_and_the_hub_bring_what_stands_beside(tmp_path, monkeypatch):

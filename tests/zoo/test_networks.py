@@ -25,8 +25,11 @@ PARAMETERS = {
     "mobilenet_v3_large": 5_483_032,
     "efficientnet_b0": 5_288_548,
     "convnext_tiny": 28_589_128,
+    "vit_b_16": 86_567_656,
+    "deit_small_patch16_224": 22_050_664,
 }
-# Layers at full size, [height, width, channel] for a picture of 64x64.
+SIDES = {"vit_b_16": 224, "deit_small_patch16_224": 224}
+# Layers at full size, [height, width, channel] or [token, channel] for a picture of 64x64 or so.
 LAYERS = {
     "vgg16": {"features/28": (4, 4, 512), "features/30": (2, 2, 512), "avgpool": (7, 7, 512)},
     "vgg16_bn": {"features/42": (4, 4, 512), "features/43": (2, 2, 512), "classifier/3": (4096,)},
@@ -50,6 +53,16 @@ LAYERS = {
         "features/7/0": (2, 2, 320),
     },
     "convnext_tiny": {"features/5/8/block/3": (4, 4, 1536), "features/7": (2, 2, 768)},
+    "vit_b_16": {
+        "conv_proj": (14, 14, 768),
+        "encoder/layers/encoder_layer_11/self_attention": (197, 768),
+        "encoder/ln": (197, 768),
+    },
+    "deit_small_patch16_224": {
+        "patch_embed/proj": (14, 14, 384),
+        "blocks/11/mlp/act": (197, 1536),
+        "blocks": (197, 384),
+    },
 }
 
 
@@ -71,7 +84,8 @@ def test_sizes_and_names_are_torchvision_s(name):
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_layers_are_listed_by_the_names_of_torchvision(name):
-    x = jax.ShapeDtypeStruct((1, 64, 64, 3), "float32")
+    side = SIDES.get(name, 64)
+    x = jax.ShapeDtypeStruct((1, side, side, 3), "float32")
     graph, state = nnx.split(abstract(name))
     found = {}
 
@@ -106,6 +120,10 @@ def test_layers_are_listed_by_the_names_of_torchvision(name):
         ("convnext_tiny", "features.5.1.block.3", 0),
         ("convnext_tiny", "features.0.0", 0),
         ("convnext_tiny", "features.3.0.stochastic_depth", 0),
+        ("vit_b_16", "encoder.layers.encoder_layer_0", 0),
+        ("vit_b_16", "encoder.layers.encoder_layer_1.self_attention.in_proj", 0),
+        ("deit_small_patch16_224", "blocks.0.norm1", 0),
+        ("deit_small_patch16_224", "patch_embed", 0),
     ],
 )
 def test_a_split_is_the_model_to_the_last_bit(name, layer, call):
@@ -116,8 +134,9 @@ def test_a_split_is_the_model_to_the_last_bit(name, layer, call):
     through = jax.jit(lambda x: scores(features(x), x))
     np.testing.assert_array_equal(through(tiny.X), own)
     # Channels differ by their gains: a LayerNorm would undo one gain for all.
-    k = jax.eval_shape(features, tiny.X).shape[-1]
-    gain = np.linspace(0.5, 2, k, dtype=np.float32).reshape(1, 1, 1, k)
+    *others, k = jax.eval_shape(features, tiny.X).shape
+    shape = (1,) * len(others) + (k,)
+    gain = np.linspace(0.5, 2, k, dtype=np.float32).reshape(shape)
     other = jax.jit(lambda x: scores(features(x) * gain, x))(tiny.X)
     assert np.abs(other - own).max() > 1e-3
 
@@ -144,17 +163,29 @@ def test_a_network_is_built_in_evaluation_mode(monkeypatch):
 @pytest.mark.parametrize("name", zoo.names())
 def test_every_naming_names_every_tensor_once(name):
     model, namings = abstract(name), catalogue.ARCHITECTURES[name].namings
-    counts = {naming: len(slots(model, rules)) for naming, rules in namings.items()}
-    weights = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
-    assert set(counts.values()) == {len(jax.tree.leaves(weights))}, counts
+    weights = jax.tree.leaves(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
+    for naming, rules in namings.items():
+        found = slots(model, rules).values()
+        assert len({slot.path for slot in found}) == len(weights), naming
+        assert len({(slot.path, slot.part) for slot in found}) == len(found)
+        # No name twice, which would hide a tensor: all elements are there.
+        elements = sum(np.prod(slot.shape) for slot in found)
+        assert elements == sum(np.prod(leaf.shape) for leaf in weights), naming
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.names())
 def test_drawn_weights_keep_the_spread(name):
     model = zoo.build(name, rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (1, 96, 96, 3))
+    side = SIDES.get(name, 96)
+    x = jax.random.normal(jax.random.key(0), (1, side, side, 3))
     assert 0.2 < jax.jit(model)(x).std() < 5
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_pictures_of_another_size_than_a_transformer_has_positions_for(name):
+    with pytest.raises(JaxcamError, match=r"needs pictures \[batch, 64, 64, 3\]; got \[2, 48, 64"):
+        tiny.network(name)(tiny.X[:, :48])
 
 
 def test_wrong_calls():

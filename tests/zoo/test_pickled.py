@@ -1,6 +1,8 @@
 """Reading files of torch.save: what they hold, what is wrong with them, and that nothing runs."""
 
 import pickle
+import struct
+import tracemalloc
 import zipfile
 
 import files
@@ -155,6 +157,19 @@ def tensor_at(shape, strides, offset=0, size=6):
 def test_tensors_beyond_their_storage(bytes_, tmp_path):
     with pytest.raises(JaxcamError, match="damaged"):
         read("read", write(tmp_path, bytes_))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("memo", [b"r" + struct.pack("<I", 2**20), b"p1048576\n"])
+def test_a_memo_longer_than_the_file_is_not_made(form, memo, tmp_path):
+    """2**20 places of 8 bytes; with 2**32 the computer would stand still."""
+    path = write(tmp_path, content(form, lambda body: body + memo))
+    tracemalloc.start()
+    with pytest.raises(JaxcamError, match="memo index 1048576 in a file of"):
+        read("read", path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -9,11 +9,13 @@ from flax import nnx
 
 from jaxcam.zoo import catalogue
 from jaxcam.zoo.convnext import ConvNeXt
+from jaxcam.zoo.deit import DeiT
 from jaxcam.zoo.densenet import DenseNet
 from jaxcam.zoo.efficientnet import EfficientNet, Stage
 from jaxcam.zoo.mobilenet import LARGE, MobileNetV3
 from jaxcam.zoo.resnet import Basic, Bottleneck, ResNet
 from jaxcam.zoo.vgg import VGG
+from jaxcam.zoo.vit import VisionTransformer
 from jaxcam.zoo.weights.assign import slots
 
 CLASSES = 5
@@ -29,6 +31,8 @@ MAKE = {
     "mobilenet_v3_large": partial(MobileNetV3, ROWS, width=2, last=16),
     "efficientnet_b0": partial(EfficientNet, STAGES, width=8, last=16),
     "convnext_tiny": partial(ConvNeXt, (1, 1, 2, 1), (8, 16, 24, 32)),
+    "vit_b_16": partial(VisionTransformer, width=24, depth=2, heads=3, side=64),
+    "deit_small_patch16_224": partial(DeiT, width=12, depth=1, heads=2, side=64),
 }
 X = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
 
@@ -75,7 +79,8 @@ def tensors(model, name: str, naming: str) -> dict[str, np.ndarray]:
     for label, slot in slots(model, catalogue.ARCHITECTURES[name].namings[naming]).items():
         array = np.asarray(flat[slot.path][...])
         theirs = array.transpose(np.argsort(slot.axes))
-        found[label] = theirs.reshape(slot.shape).copy()
+        rows, first = slot.shape[0], slot.part * slot.shape[0]
+        found[label] = theirs[first : first + rows].copy()
         if label.endswith("running_var"):
             found[label.replace("running_var", "num_batches_tracked")] = np.array(7)
     return found

@@ -21,11 +21,15 @@ _LISTED = 6
 
 
 class Slot(NamedTuple):
-    """Where a tensor goes: the variable's path, the tensor's shape in torch, and its new axes."""
+    """Where a tensor goes: the variable's path, the tensor's shape in torch, and its new axes.
+
+    part: which share of the variable's torch rows it is, of those that other tensors bring.
+    """
 
     path: tuple[Any, ...]
     shape: tuple[int, ...]
     axes: tuple[int, ...]
+    part: int = 0
 
 
 class Fit(NamedTuple):
@@ -49,7 +53,10 @@ def slots(model: nnx.Module, rules: Rules) -> dict[str, Slot]:
         *layer, last = map(str, path)
         shape, axes = _layout(last, tuple(variable.shape))
         name = ".".join([*layer, _TORCH.get(last, last)])
-        found[rename(name, rules)] = Slot(path, shape, axes)
+        theirs = _alternatives(rename(name, rules))
+        rows = shape[:1] if len(theirs) == 1 else (shape[0] // len(theirs),)
+        for part, own in enumerate(theirs):
+            found[own] = Slot(path, rows + shape[1:], axes, part)
     return found
 
 
@@ -59,6 +66,12 @@ def rename(name: str, rules: Rules) -> str:
         if match := re.match(rf"{pattern}(?=\.|$)", name):
             return theirs(*map(int, match.groups())) + name[match.end() :]
     return name
+
+
+def _alternatives(name: str) -> list[str]:
+    """``attention.{q,k,v}.weight``: the names of tensors that lie one behind the other here."""
+    match = re.fullmatch(r"(.*)\{(.*)\}(.*)", name)
+    return [f"{match[1]}{own}{match[3]}" for own in match[2].split(",")] if match else [name]
 
 
 def compare(wanted: Mapping[str, Slot], tensors: Mapping[str, np.ndarray], naming: str) -> Fit:
@@ -88,10 +101,16 @@ def filled(
     """
     graph, state = nnx.split(model)
     flat = dict(nnx.to_flat_state(state))
-    for name, slot in slots(model, rules).items():
+    parts: dict[tuple[Any, ...], list[np.ndarray]] = {}
+    axes: dict[tuple[Any, ...], tuple[int, ...]] = {}
+    for name, slot in slots(model, rules).items():  # parts of one variable come in their order
         _check_values(call, name, tensors[name])
-        value = tensors[name].reshape(slot.shape).transpose(slot.axes)
-        flat[slot.path] = flat[slot.path].replace(jnp.asarray(value, flat[slot.path].dtype))
+        parts.setdefault(slot.path, []).append(tensors[name].reshape(slot.shape))
+        axes[slot.path] = slot.axes
+    for path, rows in parts.items():
+        value = np.concatenate(rows) if len(rows) > 1 else rows[0]
+        value = value.transpose(axes[path])
+        flat[path] = flat[path].replace(jnp.asarray(value, flat[path].dtype))
     for index, (path, variable) in enumerate(flat.items()):
         if isinstance(variable, nnx.RngKey):
             flat[path] = variable.replace(jax.random.fold_in(jax.random.key(0), index))

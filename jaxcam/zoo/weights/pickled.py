@@ -9,7 +9,9 @@ Both formats are read: the zip archive of torch 1.6 and later, and the older str
 torchvision's VGG and DenseNet are still published.
 """
 
+import io
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -124,8 +126,8 @@ def read_zip(call: str, path: Path) -> dict[str, np.ndarray]:
                 raise pickle.UnpicklingError("a zip archive, but not one of torch.save")
             if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
                 raise pickle.UnpicklingError("numbers written by a big-endian machine")
-            with archive.open(f"{root}data.pkl") as file:
-                tensors = _state_dict(call, _Unpickler(file, call).load())  # type: ignore[arg-type]
+            program = archive.read(f"{root}data.pkl")
+            tensors = _state_dict(call, _run(call, io.BytesIO(program), len(program)))
 
             def content(storage: _Storage) -> bytes:
                 entry = archive.getinfo(f"{root}data/{storage.key}")
@@ -142,11 +144,12 @@ def read_stream(call: str, path: Path) -> dict[str, np.ndarray]:
     """The tensors of a file that an older torch wrote: pickles, then the storages in a row."""
 
     def read() -> dict[str, np.ndarray]:
+        size = path.stat().st_size
         with path.open("rb") as file:
             for _ in ("magic number", "version", "system"):
-                _Unpickler(file, call).load()
-            tensors = _state_dict(call, _Unpickler(file, call).load())
-            keys = _Unpickler(file, call).load()
+                _run(call, file, size)
+            tensors = _state_dict(call, _run(call, file, size))
+            keys = _run(call, file, size)
             storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
             contents = {}
             for key in keys:
@@ -157,6 +160,21 @@ def read_stream(call: str, path: Path) -> dict[str, np.ndarray]:
             return _arrays(tensors, lambda storage: contents[storage.key])
 
     return _guarded(call, read)
+
+
+def _run(call: str, file: BinaryIO, size: int) -> Any:
+    """Unpickle what begins here, after a look at its instructions.
+
+    The memo of Python's unpickler is an array as long as the largest index that a program uses, so
+    a few bytes could ask for all memory; an honest index is below the number of instructions.
+    Lengths of texts are looked at too: those beyond the file are an error here already.
+    """
+    start = file.tell()
+    for instruction, argument, _ in pickletools.genops(file):
+        if instruction.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > size:
+            raise pickle.UnpicklingError(f"memo index {argument} in a file of {size} bytes")
+    file.seek(start)
+    return _Unpickler(file, call).load()
 
 
 def _exactly(file: BinaryIO, count: int) -> bytes:
