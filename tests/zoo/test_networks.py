@@ -1,5 +1,9 @@
 """The definitions: shapes, names that papers type, cuts at them. Arithmetic is in test_parity."""
 
+import re
+from functools import reduce
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -193,6 +197,19 @@ def test_drawn_weights_keep_the_spread(name):
 def test_pictures_of_another_size_than_a_transformer_has_positions_for(name):
     with pytest.raises(JaxcamError, match=r"needs pictures \[batch, 64, 64, 3\]; got \[2, 48, 64"):
         tiny.network(name)(tiny.X[:, :48])
+
+
+def test_the_readme_s_table_has_every_network_and_a_layer_of_it():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    table = readme.split("| last spatial layer |")[1].split("\n\n")[0]
+    named = []
+    for row in table.splitlines()[2:]:
+        names, layers = (re.findall("`(.*?)`", cell) for cell in row.split("|")[1:3])
+        named += names
+        for name, layer in zip(names, layers if len(layers) > 1 else layers * 3, strict=False):
+            parts = layer.split(".")
+            assert isinstance(reduce(getattr, parts, abstract(name)), nnx.Module), (name, layer)
+    assert sorted(named) == sorted(zoo.names())
 
 
 def test_wrong_calls():
