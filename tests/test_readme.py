@@ -12,8 +12,9 @@ from flax import nnx
 from PIL import Image
 
 import jaxcam
-from jaxcam import bundled
+from jaxcam import bundled, zoo
 from jaxcam.cli import main, options
+from jaxcam.zoo.card import IMAGENET
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -53,6 +54,15 @@ class NNX(nnx.Module):
 
     def __call__(self, x):
         return self.head(self.layer3(x).mean(axis=(1, 2)))
+
+
+class Last(nnx.Module):
+    def __init__(self, rngs):
+        self.layer4 = nnx.Conv(3, 4, (3, 3), (8, 8), rngs=rngs)
+        self.fc = nnx.Linear(4, 300, rngs=rngs)
+
+    def __call__(self, x):
+        return self.fc(self.layer4(x).mean(axis=(1, 2)))
 
 
 def block(*words: str) -> str:
@@ -108,6 +118,25 @@ def test_a_pair_of_functions_and_other_methods():
     assert more["result"].diagnostics.report.engine == "gradient"
 
 
+def test_a_network_of_the_zoo(tmp_path, monkeypatch):
+    """As it stands but for the weights, which are drawn: the tests have no network access."""
+    model = Last(rngs=nnx.Rngs(0))
+    small = IMAGENET._replace(resize=36, crop=(32, 32))
+    asked = []
+
+    def load(name, weights):
+        asked.append((name, weights))
+        return zoo.Loaded(model, zoo.Card(name, weights, "timm", small, "here", None))
+
+    monkeypatch.setattr(zoo, "load", load)
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (60, 40), "red").save("cat.jpg")
+    names = run(block("zoo.load"))
+    assert names["result"].map.shape == (1, 4, 4)
+    assert {name for name, _ in asked} == {"resnet50"}
+    assert [weights[:5] for _, weights in asked] == ["hf://", "resne"]
+
+
 def test_training_code(linen):
     names = run(block("def loss("), jax=jax, jaxcam=jaxcam, model=linen["model"])
     inside = np.zeros((2, 8, 8), np.float32)
@@ -160,7 +189,7 @@ def test_a_folder_of_images(tmp_path, monkeypatch):
 
 
 def test_every_block_is_run():
-    assert len(BLOCKS) == 8
+    assert len(BLOCKS) == 9
 
 
 def test_commands_are_marked_for_the_machine_that_checks_them():

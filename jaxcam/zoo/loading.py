@@ -12,7 +12,7 @@ from jaxcam.errors import fail
 from jaxcam.zoo.architecture import Architecture
 from jaxcam.zoo.card import Card, Preprocessing, class_names_of, preprocessing_of
 from jaxcam.zoo.catalogue import ARCHITECTURES, find, make
-from jaxcam.zoo.weights.assign import Fit, Slot, best_fit, filled, listed, rename, slots
+from jaxcam.zoo.weights.assign import Fit, Slot, best_fit, filled, fits, listed, rename, slots
 from jaxcam.zoo.weights.files import Checkpoint, read
 
 
@@ -64,7 +64,7 @@ def _classes(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> i
 
 
 @cache
-def _abstract(name: str, classes: int, naming: str = "") -> Any:
+def _abstract(name: str, classes: int, naming: str) -> Any:
     """The network's shapes, without its arrays."""
     architecture = ARCHITECTURES[name]
     return nnx.eval_shape(lambda: make(architecture, naming, classes=classes, rngs=nnx.Rngs(0)))
@@ -73,7 +73,7 @@ def _abstract(name: str, classes: int, naming: str = "") -> Any:
 @cache
 def _wanted(name: str, classes: int) -> dict[str, dict[str, Slot]]:
     """Where each collection's tensors go."""
-    model = _abstract(name, classes)
+    model = _abstract(name, classes, "")
     return {naming: slots(model, rules) for naming, rules in ARCHITECTURES[name].namings.items()}
 
 
@@ -92,7 +92,8 @@ def _refuse(call: str, name: str, fit: Fit, tensors: Mapping[str, np.ndarray]) -
 
 def _fitting(tensors: Mapping[str, np.ndarray]) -> Iterator[str]:
     for name, architecture in ARCHITECTURES.items():
-        if not best_fit(_wanted(name, _classes(architecture, tensors)), tensors).mismatches:
+        wanted = _wanted(name, _classes(architecture, tensors))
+        if any(fits(own, tensors) for own in wanted.values()):
             yield name
 
 

@@ -14,9 +14,8 @@ from flax import nnx
 
 from jaxcam import zoo
 from jaxcam.errors import JaxcamError
-from jaxcam.zoo import catalogue
 
-CASES = [(name, naming) for name in tiny.MAKE for naming in catalogue.ARCHITECTURES[name].namings]
+CASES = [(name, naming) for name in tiny.MAKE for naming in tiny.FULL[name].namings]
 # Names that the libraries' own files have, as a check of more than self-consistency.
 KNOWN = {
     "resnet18, transformers": "resnet.encoder.stages.1.layers.0.shortcut.convolution.weight",
@@ -154,7 +153,7 @@ def test_another_network_s_checkpoint_is_recognised(tmp_path):
     ("config", "words"),
     [
         ({"architecture": "resnet18_gelu"}, ["architecture 'resnet18'", "'resnet18_gelu'"]),
-        ({"architecture": "resnet50"}, ["'resnet50'", "In the zoo it is that of resnet50"]),
+        ({"architecture": "resnet50"}, ["'resnet50'", "In the zoo it is that of tiny_resnet50"]),
         ({"hidden_act": "gelu"}, ["hidden_act 'relu'", "'gelu'"]),
         ({"downsample_in_bottleneck": True}, ["downsample_in_bottleneck False", "True"]),
         ({"model_args": {"act_layer": "gelu"}}, ["model_args.act_layer left out", "'gelu'"]),
@@ -237,12 +236,12 @@ def test_wrong_places(tmp_path, monkeypatch):
         "hf://someone/birds": "OSError: no route to host",
     }.items():
         with pytest.raises(JaxcamError, match=words):
-            zoo.load("resnet18", weights)
+            zoo.load("tiny_resnet18", weights)
 
 
 def test_a_file_that_is_not_what_its_name_promises(tmp_path):
     with pytest.raises(JaxcamError, match=r"SHA-256 begins with f37072fd.*got resnet18-f37072fd"):
-        zoo.load("resnet18", save(tmp_path / "resnet18-f37072fd.pth", {"x": np.ones(3)}))
+        zoo.load("tiny_resnet18", save(tmp_path / "resnet18-f37072fd.pth", {"x": np.ones(3)}))
 
 
 def test_loading_draws_nothing_and_training_goes_on_from_it(tmp_path):

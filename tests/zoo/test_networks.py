@@ -1,6 +1,8 @@
 """The definitions: shapes, names that papers type, cuts at them. Arithmetic is in test_parity."""
 
-from functools import cache, partial
+import re
+from functools import reduce
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,7 +13,7 @@ from flax import nnx
 import jaxcam
 from jaxcam import zoo
 from jaxcam.errors import JaxcamError
-from jaxcam.zoo import catalogue
+from jaxcam.zoo import catalogue, loading
 from jaxcam.zoo.weights.assign import slots
 
 # As torchvision's documentation of the weights counts them.
@@ -66,13 +68,8 @@ LAYERS = {
 }
 
 
-def full(name):
-    return zoo.build(name, rngs=nnx.Rngs(0))
-
-
-@cache
 def abstract(name):
-    return nnx.eval_shape(partial(full, name))
+    return loading._abstract(name, 1000, "")
 
 
 @pytest.mark.parametrize("name", zoo.names())
@@ -99,54 +96,68 @@ def test_layers_are_listed_by_the_names_of_torchvision(name):
         assert found[layer].shape == (1, *shape)
 
 
+QUICK = [  # one of each kind of network and of place
+    ("vgg16_bn", "features.10", 0),
+    ("resnet50", "layer4.0.relu", 2),
+    ("densenet121", "features.denseblock1.denselayer1.relu2", 0),
+    ("convnext_tiny", "features.3.0.stochastic_depth", 0),
+    ("deit_small_patch16_224", "blocks.0.norm1", 0),
+]
+MORE = [
+    ("vgg16", "features.8", 0),
+    ("resnet18", "layer4", 0),
+    ("resnet18", "layer2.0.downsample.0", 0),
+    ("resnet18", "layer3.0.relu", 1),
+    ("resnet50", "layer3.0.conv2", 0),
+    ("resnet50", "avgpool", 0),
+    ("densenet121", "features.norm3", 0),
+    ("mobilenet_v3_large", "features.16", 0),
+    ("mobilenet_v3_large", "features.5.block.2.scale_activation", 0),
+    ("efficientnet_b0", "features.8", 0),
+    ("efficientnet_b0", "features.3.0.block.2", 0),
+    ("convnext_tiny", "features.7", 0),
+    ("convnext_tiny", "features.5.1.block.3", 0),
+    ("convnext_tiny", "features.0.0", 0),
+    ("vit_b_16", "encoder.layers.encoder_layer_0", 0),
+    ("vit_b_16", "encoder.layers.encoder_layer_1.self_attention.in_proj", 0),
+    ("deit_small_patch16_224", "patch_embed", 0),
+]
+
+
 @pytest.mark.parametrize(
-    ("name", "layer", "call"),
-    [
-        ("vgg16", "features.8", 0),
-        ("vgg16_bn", "features.10", 0),
-        ("resnet18", "layer4", 0),
-        ("resnet18", "layer2.0.downsample.0", 0),
-        ("resnet18", "layer3.0.relu", 1),
-        ("resnet50", "layer3.0.conv2", 0),
-        ("resnet50", "layer4.0.relu", 2),
-        ("resnet50", "avgpool", 0),
-        ("densenet121", "features.norm3", 0),
-        ("densenet121", "features.denseblock1.denselayer1.relu2", 0),
-        ("mobilenet_v3_large", "features.16", 0),
-        ("mobilenet_v3_large", "features.5.block.2.scale_activation", 0),
-        ("efficientnet_b0", "features.8", 0),
-        ("efficientnet_b0", "features.3.0.block.2", 0),
-        ("convnext_tiny", "features.7", 0),
-        ("convnext_tiny", "features.5.1.block.3", 0),
-        ("convnext_tiny", "features.0.0", 0),
-        ("convnext_tiny", "features.3.0.stochastic_depth", 0),
-        ("vit_b_16", "encoder.layers.encoder_layer_0", 0),
-        ("vit_b_16", "encoder.layers.encoder_layer_1.self_attention.in_proj", 0),
-        ("deit_small_patch16_224", "blocks.0.norm1", 0),
-        ("deit_small_patch16_224", "patch_embed", 0),
-    ],
+    ("name", "layer", "call"), QUICK + [pytest.param(*c, marks=pytest.mark.slow) for c in MORE]
 )
-def test_a_split_is_the_model_to_the_last_bit(name, layer, call):
-    model = tiny.network(name)
-    own = jax.jit(model)(tiny.X)
-    model.train()  # a split is in evaluation mode whatever the model is in
-    features, scores = jaxcam.split(model, layer, call=call)
-    through = jax.jit(lambda x: scores(features(x), x))
-    np.testing.assert_array_equal(through(tiny.X), own)
+def test_a_split_is_the_model(name, layer, call):
+    own = tiny.network(name)
+    trained = nnx.clone(own)
+    trained.train()  # a split is in evaluation mode whatever the model is in
+    features, scores = jaxcam.split(trained, layer, call=call)
+    shape = jax.eval_shape(features, tiny.X).shape
     # Channels differ by their gains: a LayerNorm would undo one gain for all.
-    *others, k = jax.eval_shape(features, tiny.X).shape
-    shape = (1,) * len(others) + (k,)
-    gain = np.linspace(0.5, 2, k, dtype=np.float32).reshape(shape)
-    other = jax.jit(lambda x: scores(features(x) * gain, x))(tiny.X)
-    assert np.abs(other - own).max() > 1e-3
+    gain = np.linspace(0.5, 2, shape[-1], dtype=np.float32).reshape((1,) * len(shape[1:]) + (-1,))
+
+    def three(x):
+        a = features(x)
+        return own(x), scores(a, x), scores(a * gain, x)
+
+    whole, through, other = jax.jit(three)(tiny.X)  # one program: compiling is what takes long
+    np.testing.assert_array_equal(through, whole)
+    assert np.abs(other - whole).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["resnet18", "convnext_tiny"])
+@pytest.mark.parametrize(
+    "name", ["vgg16_bn", pytest.param("convnext_tiny", marks=pytest.mark.slow)]
+)
 def test_training_is_another_mode(name):
-    model = tiny.network(name)
-    own, before = jax.jit(model)(tiny.X), jax.tree.leaves(nnx.state(model))
-    model.train()
-    trained = nnx.jit(lambda model, x: model(x))(model, tiny.X)
+    model = nnx.clone(tiny.network(name))
+    before = jax.tree.leaves(nnx.state(model))
+
+    def both(model, x):
+        own = model(x)
+        model.train()
+        return own, model(x)
+
+    own, trained = nnx.jit(both)(model, tiny.X)
     assert not np.allclose(trained, own)
     after = jax.tree.leaves(nnx.state(model))  # statistics, or counts of random numbers
     assert any(np.any(b != a) for b, a in zip(before, after, strict=True))
@@ -186,6 +197,19 @@ def test_drawn_weights_keep_the_spread(name):
 def test_pictures_of_another_size_than_a_transformer_has_positions_for(name):
     with pytest.raises(JaxcamError, match=r"needs pictures \[batch, 64, 64, 3\]; got \[2, 48, 64"):
         tiny.network(name)(tiny.X[:, :48])
+
+
+def test_the_readme_s_table_has_every_network_and_a_layer_of_it():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    table = readme.split("| last spatial layer |")[1].split("\n\n")[0]
+    named = []
+    for row in table.splitlines()[2:]:
+        names, layers = (re.findall("`(.*?)`", cell) for cell in row.split("|")[1:3])
+        named += names
+        for name, layer in zip(names, layers if len(layers) > 1 else layers * 3, strict=False):
+            parts = layer.split(".")
+            assert isinstance(reduce(getattr, parts, abstract(name)), nnx.Module), (name, layer)
+    assert sorted(named) == sorted(zoo.names())
 
 
 def test_wrong_calls():

@@ -29,26 +29,27 @@ def windows(x, size, stride, padding, fill):
 
 @pytest.mark.parametrize(
     ("size", "stride", "padding", "groups"),
-    [(3, 2, None, 1), (3, 1, None, 4), (2, 2, 0, 1), (7, 2, None, 2)],
+    [(3, 2, None, 4), (2, 2, 0, 1), pytest.param(7, 2, None, 2, marks=pytest.mark.slow)],
 )
 def test_convolution(size, stride, padding, groups):
     layer = conv(4, 8, size, stride=stride, padding=padding, groups=groups, bias=True,
                  rngs=nnx.Rngs(0))  # fmt: skip
     assert layer.bias is not None
     layer.bias[...] = np.arange(8, dtype=np.float32)
-    found, kernel = layer(X), np.asarray(layer.kernel[...])
+    found, kernel = np.asarray(layer(X)), np.asarray(layer.kernel[...])
     pad = size // 2 if padding is None else padding
     share = 8 // groups
     for i, j, window in windows(X, size, stride, pad, 0):
+        expected = np.zeros((2, 8))
         for out in range(8):
             own = window[..., out // share * (4 // groups) :][..., : 4 // groups]
-            expected = (own * kernel[..., out]).sum((1, 2, 3)) + out
-            np.testing.assert_allclose(found[:, i, j, out], expected, rtol=1e-4, atol=1e-4)
+            expected[:, out] = (own * kernel[..., out]).sum((1, 2, 3)) + out
+        np.testing.assert_allclose(found[:, i, j], expected, rtol=1e-4, atol=1e-4)
     assert found.shape[1:3] == (i + 1, j + 1)
 
 
 def test_max_pool_pads_with_nothing():
-    found = MaxPool(3, 2, padding=1)(X)
+    found = np.asarray(MaxPool(3, 2, padding=1)(X))
     for i, j, window in windows(X, 3, 2, 1, -np.inf):
         np.testing.assert_array_equal(found[:, i, j], window.max((1, 2)))
     assert found.shape[1:3] == (i + 1, j + 1)
@@ -56,7 +57,7 @@ def test_max_pool_pads_with_nothing():
 
 @pytest.mark.parametrize("size", [2, 3, 7, 9])
 def test_grid_pool_covers_pictures_of_any_size(size):
-    found = GridPool(size)(X)
+    found = np.asarray(GridPool(size)(X))
     assert found.shape == (2, size, size, 4)
     for i in range(size):
         for j in range(size):
@@ -71,7 +72,7 @@ def test_grid_pool_leaves_its_own_size_alone():
 
 
 def test_average_pool_leaves_out_what_fills_no_window():
-    found = AvgPool(2)(X)
+    found = np.asarray(AvgPool(2)(X))
     assert found.shape == (2, 3, 3, 4)
     for i, j, window in windows(X, 2, 2, 0, 0):
         np.testing.assert_allclose(found[:, i, j], window.mean((1, 2)), rtol=1e-5)

@@ -1,13 +1,14 @@
 """Small networks of the zoo's kinds, and checkpoints of them in every naming."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
-from jaxcam.zoo import catalogue
+from jaxcam.zoo import catalogue, loading
 from jaxcam.zoo.convnext import ConvNeXt
 from jaxcam.zoo.deit import DeiT
 from jaxcam.zoo.densenet import DenseNet
@@ -19,6 +20,7 @@ from jaxcam.zoo.vit import VisionTransformer
 from jaxcam.zoo.weights.assign import slots
 
 CLASSES = 5
+FULL = dict(catalogue.ARCHITECTURES)
 # All stages and all rows, because timm's names count them.
 STAGES = [Stage(1 if s == 0 else 2, 3, 1 + s % 2, 4 + s // 2 * 2, 1) for s in range(7)]
 ROWS = [row._replace(expanded=row.expanded // 8, outputs=row.outputs // 8) for row in LARGE]
@@ -38,45 +40,44 @@ X = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
 
 
 def register(monkeypatch) -> None:
-    """Let the zoo know them as ``tiny_resnet18`` and so on."""
-    for name, make in MAKE.items():
-        architecture = catalogue.ARCHITECTURES[name]._replace(make=make)
-        monkeypatch.setitem(catalogue.ARCHITECTURES, f"tiny_{name}", architecture)
+    """Let the zoo know them, as ``tiny_resnet18`` and so on, and no others, which take longer."""
+    known = {f"tiny_{name}": FULL[name]._replace(make=make) for name, make in MAKE.items()}
+    for name in tuple(catalogue.ARCHITECTURES):
+        monkeypatch.delitem(catalogue.ARCHITECTURES, name)
+    for name, architecture in known.items():
+        monkeypatch.setitem(catalogue.ARCHITECTURES, name, architecture)
 
 
-def network(name: str, seed: int = 0):
-    """Make one with nothing at zero or one, in evaluation mode; numpy draws, nothing compiles."""
-    rng = np.random.default_rng(seed)
-    make = MAKE[name]
+@cache
+def network(name: str):
+    """Make one with nothing at zero or one, in evaluation mode; numpy draws, nothing compiles.
+
+    It is made once: who changes it takes a clone.
+    """
+    rng = np.random.default_rng(0)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        register(monkeypatch)
+        graph, state = nnx.split(loading._abstract(f"tiny_{name}", CLASSES, ""))
 
     def drawn(leaf):
-        if len(leaf.shape) < 2:
-            return rng.uniform(0.3, 1.2, leaf.shape)
-        return rng.normal(size=leaf.shape) * (2 / np.prod(leaf.shape[:-1])) ** 0.5
-
-    model = filled_by(drawn, lambda: make(classes=CLASSES, rngs=nnx.Rngs(0)))
-    model.eval()
-    return model
-
-
-def filled_by(drawn, make):
-    """Make a model whose weights are ``drawn(shape and dtype)``, and streams of random numbers."""
-    graph, state = nnx.split(nnx.eval_shape(make))
-
-    def value(leaf):
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.key(0)
-        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-        return jnp.asarray(drawn(leaf) if floating else np.zeros(leaf.shape), leaf.dtype)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        if len(leaf.shape) < 2:
+            value = rng.uniform(0.3, 1.2, leaf.shape)
+        else:
+            value = rng.normal(size=leaf.shape) * (2 / np.prod(leaf.shape[:-1])) ** 0.5
+        return jnp.asarray(value, leaf.dtype)
 
-    return nnx.merge(graph, jax.tree.map(value, state))
+    return nnx.merge(graph, jax.tree.map(drawn, state))
 
 
 def tensors(model, name: str, naming: str) -> dict[str, np.ndarray]:
     """Write the model's arrays as a collection does."""
     flat = dict(nnx.to_flat_state(nnx.state(model)))
     found = {}
-    for label, slot in slots(model, catalogue.ARCHITECTURES[name].namings[naming]).items():
+    for label, slot in slots(model, FULL[name].namings[naming]).items():
         array = np.asarray(flat[slot.path][...])
         theirs = array.transpose(np.argsort(slot.axes))
         rows, first = slot.shape[0], slot.part * slot.shape[0]

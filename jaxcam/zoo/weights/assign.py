@@ -86,10 +86,18 @@ def compare(wanted: Mapping[str, Slot], tensors: Mapping[str, np.ndarray], namin
     return Fit(naming, tuple(missing), tuple(left), tuple(shapes))
 
 
+def fits(wanted: Mapping[str, Slot], tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether nothing is missing, left over or of another shape."""
+    names = {name for name in tensors if not _ignored(name)}
+    return wanted.keys() == names and all(
+        _same_shape(tensors[name].shape, slot.shape) for name, slot in wanted.items()
+    )
+
+
 def best_fit(wanted: Mapping[str, Mapping[str, Slot]], tensors: Mapping[str, np.ndarray]) -> Fit:
     """The collection whose names go best with those in the file; ``wanted`` by collections."""
-    fits = (compare(slots_, tensors, naming) for naming, slots_ in wanted.items())
-    return min(fits, key=lambda fit: fit.mismatches)
+    found = (compare(slots_, tensors, naming) for naming, slots_ in wanted.items())
+    return min(found, key=lambda fit: fit.mismatches)
 
 
 def filled(
