@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from jaxcam.zoo.activations import GELU
 from jaxcam.zoo.architecture import Architecture, Rules
 from jaxcam.zoo.card import IMAGENET
-from jaxcam.zoo.parts import GELU, Flatten, GlobalPool, Identity, Sequence, conv, linear
+from jaxcam.zoo.parts import Flatten, GlobalPool, Identity, Sequence, conv, linear
 from jaxcam.zoo.parts import layer_norm as norm
 from jaxcam.zoo.parts import stochastic_depth as depth_drop
 

@@ -12,9 +12,10 @@ token of distillation: networks that have one bring tensors which have no place 
 from flax import nnx
 from jax import Array
 
+from jaxcam.zoo.activations import GELU
 from jaxcam.zoo.architecture import Architecture, Rules
 from jaxcam.zoo.card import IMAGENET
-from jaxcam.zoo.parts import GELU, Sequence, layer_norm, linear
+from jaxcam.zoo.parts import Sequence, layer_norm, linear
 from jaxcam.zoo.vit import (
     CONSTANTS,
     EPSILON,

@@ -18,18 +18,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from jaxcam.zoo.activations import ReLU
 from jaxcam.zoo.architecture import Architecture, Rules
 from jaxcam.zoo.card import IMAGENET
-from jaxcam.zoo.parts import (
-    RELU_GAIN,
-    AvgPool,
-    MaxPool,
-    ReLU,
-    Sequence,
-    batch_norm,
-    conv,
-    linear,
-)
+from jaxcam.zoo.parts import RELU_GAIN, AvgPool, MaxPool, Sequence, batch_norm, conv, linear
 
 BOTTLENECK = 4  # a layer's first convolution makes four times what its second adds
 

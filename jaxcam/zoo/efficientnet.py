@@ -15,10 +15,11 @@ from typing import NamedTuple
 from flax import nnx
 from jax import Array
 
+from jaxcam.zoo.activations import Sigmoid, SiLU
 from jaxcam.zoo.architecture import Architecture, Rules
 from jaxcam.zoo.card import IMAGENET
 from jaxcam.zoo.inverted import BRANCH_SCALE, EXCITED_GAIN, SMOOTH_GAIN, Norm, SqueezeExcite, normed
-from jaxcam.zoo.parts import GlobalPool, Sequence, Sigmoid, SiLU, flatten, linear, stochastic_depth
+from jaxcam.zoo.parts import GlobalPool, Sequence, flatten, linear, stochastic_depth
 
 NORM = Norm()
 DROPOUT, DEPTH_DROP = 0.2, 0.2

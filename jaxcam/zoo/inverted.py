@@ -13,7 +13,8 @@ from typing import NamedTuple
 from flax import nnx
 from jax import Array
 
-from jaxcam.zoo.parts import GlobalPool, ReLU, Sequence, SiLU, batch_norm, conv
+from jaxcam.zoo.activations import ReLU, SiLU
+from jaxcam.zoo.parts import GlobalPool, Sequence, batch_norm, conv
 
 # Drawn weights. Behind a smooth activation a third of the second moment is left; excitation is
 # about a half everywhere, so a quarter of it.

@@ -16,18 +16,11 @@ from typing import NamedTuple
 from flax import nnx
 from jax import Array
 
+from jaxcam.zoo.activations import HardSigmoid, HardSwish, ReLU
 from jaxcam.zoo.architecture import Architecture, Rules
 from jaxcam.zoo.card import IMAGENET
 from jaxcam.zoo.inverted import BRANCH_SCALE, EXCITED_GAIN, SMOOTH_GAIN, Norm, SqueezeExcite, normed
-from jaxcam.zoo.parts import (
-    GlobalPool,
-    HardSigmoid,
-    HardSwish,
-    ReLU,
-    Sequence,
-    flatten,
-    linear,
-)
+from jaxcam.zoo.parts import GlobalPool, Sequence, flatten, linear
 
 DROPOUT = 0.2
 

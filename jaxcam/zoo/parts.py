@@ -25,7 +25,8 @@ LINEAR_GAIN = 1.0
 class Sequence(nnx.Module):
     """Modules called one after the other, named ``0``, ``1`` … and then by keyword.
 
-    >>> from jaxcam.zoo.parts import ReLU, Sequence
+    >>> from jaxcam.zoo.activations import ReLU
+    >>> from jaxcam.zoo.parts import Sequence
     >>> import jax.numpy as jnp
     >>> relu = Sequence(ReLU())
     >>> float(relu(jnp.float32(-1))), relu[0] is getattr(relu, "0")
@@ -48,48 +49,6 @@ class Sequence(nnx.Module):
 
     def __len__(self) -> int:
         return len(self.order)
-
-
-class ReLU(nnx.Module):
-    """``max(x, 0)``."""
-
-    def __call__(self, x: Array) -> Array:
-        return jax.nn.relu(x)
-
-
-class GELU(nnx.Module):
-    """``x Phi(x)`` with the normal distribution itself, not its approximation by tanh."""
-
-    def __call__(self, x: Array) -> Array:
-        return jax.nn.gelu(x, approximate=False)
-
-
-class SiLU(nnx.Module):
-    """``x / (1 + exp(-x))``."""
-
-    def __call__(self, x: Array) -> Array:
-        return jax.nn.silu(x)
-
-
-class HardSwish(nnx.Module):
-    """``x min(max(x + 3, 0), 6) / 6``."""
-
-    def __call__(self, x: Array) -> Array:
-        return jax.nn.hard_swish(x)
-
-
-class Sigmoid(nnx.Module):
-    """``1 / (1 + exp(-x))``."""
-
-    def __call__(self, x: Array) -> Array:
-        return jax.nn.sigmoid(x)
-
-
-class HardSigmoid(nnx.Module):
-    """``min(max(x + 3, 0), 6) / 6``."""
-
-    def __call__(self, x: Array) -> Array:
-        return jax.nn.hard_sigmoid(x)
 
 
 class Identity(nnx.Module):

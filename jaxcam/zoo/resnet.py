@@ -14,9 +14,10 @@ from functools import partial
 from flax import nnx
 from jax import Array
 
+from jaxcam.zoo.activations import ReLU
 from jaxcam.zoo.architecture import Architecture, Rules
 from jaxcam.zoo.card import IMAGENET, Preprocessing
-from jaxcam.zoo.parts import GlobalPool, MaxPool, ReLU, Sequence, batch_norm, conv, linear
+from jaxcam.zoo.parts import GlobalPool, MaxPool, Sequence, batch_norm, conv, linear
 
 # Drawn weights: a branch adds this much of its spread, so that 33 of them do not make it explode.
 BRANCH_SCALE = 0.25

@@ -14,13 +14,13 @@ from functools import partial
 from flax import nnx
 from jax import Array
 
+from jaxcam.zoo.activations import ReLU
 from jaxcam.zoo.architecture import Architecture, Rules
 from jaxcam.zoo.card import IMAGENET
 from jaxcam.zoo.parts import (
     RELU_GAIN,
     GridPool,
     MaxPool,
-    ReLU,
     Sequence,
     batch_norm,
     conv,

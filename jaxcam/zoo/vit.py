@@ -16,9 +16,10 @@ from flax import nnx
 from jax import Array
 
 from jaxcam.errors import fail
+from jaxcam.zoo.activations import GELU
 from jaxcam.zoo.architecture import Architecture, Rules
 from jaxcam.zoo.card import IMAGENET
-from jaxcam.zoo.parts import GELU, Identity, Sequence, conv, layer_norm, linear
+from jaxcam.zoo.parts import Identity, Sequence, conv, layer_norm, linear
 
 EPSILON = 1e-6
 GELU_GAIN = 2.0
