@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -63,11 +64,31 @@ def _classes(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> i
     return next((shape[0] for shape in found if shape and shape[0]), 1000)
 
 
+class _Still(nnx.RngStream):
+    """A stream that gives one key for ever: shapes need no other.
+
+    Under `nnx.eval_shape` each count of a stream makes JAX search all that was traced before.
+    """
+
+    def __call__(self) -> jax.Array:
+        return self.key[...]
+
+    def fork(self, *, split: Any = None) -> nnx.RngStream:
+        """Give dropout a stream that counts."""
+        return nnx.RngStream(self(), tag=self.tag)
+
+
 @cache
 def _abstract(name: str, classes: int, naming: str) -> Any:
     """The network's shapes, without its arrays."""
     architecture = ARCHITECTURES[name]
-    return nnx.eval_shape(lambda: make(architecture, naming, classes=classes, rngs=nnx.Rngs(0)))
+
+    def shapes() -> Any:
+        rngs = nnx.Rngs(0)
+        rngs.default = _Still(0, tag="default")  # pyright: ignore[reportAttributeAccessIssue]
+        return make(architecture, naming, classes=classes, rngs=rngs)
+
+    return nnx.eval_shape(shapes)
 
 
 @cache

@@ -66,6 +66,25 @@ def saved(library: str, model: torch.nn.Module, name: str, folder: Path) -> Path
     return folder
 
 
+def read_by_torchvision(name: str, model: torch.nn.Module, state: dict[str, Any]) -> None:
+    """Give a network tensors of a published file as torchvision does, with all its renaming.
+
+    The network's own are lost first, so that nothing that was not read stays.
+    """
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.zero_()
+    if name == "densenet121":
+
+        class Published:
+            def get_state_dict(self, **_: Any) -> dict[str, Any]:
+                return state | {k: v for k, v in model.state_dict().items() if "num_b" in k}
+
+        torchvision.models.densenet._load_state_dict(model, Published(), progress=False)
+    else:
+        model.load_state_dict(state)
+
+
 def prepared(library: str, model: torch.nn.Module, folder: Path, picture: Any) -> Any:
     """Prepare a picture as the library does that wrote the folder: ``[height, width, 3]``."""
     if library == "timm":

@@ -251,3 +251,4 @@ def test_loading_draws_nothing_and_training_goes_on_from_it(tmp_path):
     loaded, _ = zoo.load("tiny_convnext_tiny", path)
     streams = [loaded.features[i][0].stochastic_depth.rngs for i in (3, 7)]
     assert streams[0]() != streams[1]()
+    assert streams[0]() != streams[0]()

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from jaxcam import zoo
+from jaxcam.zoo import loading
 from jaxcam.zoo.catalogue import ARCHITECTURES
 
 pytestmark = pytest.mark.parity
@@ -60,6 +61,37 @@ def test_logits_of_a_library_s_own_file(name, library, tmp_path):
     error = np.abs(found - expected).max() / scale
     print(f"{name}, {library}: {error:.1e}")
     assert error <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "renamed"), [("densenet121", ".denselayer"), ("vit_b_16", ".mlp.")]
+)
+def test_names_that_torchvision_has_given_up_are_those_that_it_still_reads(name, renamed, tmp_path):
+    """Its published files have them: it renames them itself, and so do we, to the same tensors."""
+    import references
+    import torch
+
+    reference = references.network("torchvision", name, classes=5)
+    namings = loading._wanted(name, 5)
+    own, old = (
+        {slot.path: theirs for theirs, slot in namings[naming].items()}
+        for naming in (next(iter(namings)), "torchvision, published")
+    )
+    state = reference.state_dict()
+    published = {old[path]: state[own[path]] for path in own}
+    assert all((own[path] != old[path]) == (renamed in own[path]) for path in own)
+    torch.save(published, tmp_path / "old.pth")
+
+    other = references.network("torchvision", name, classes=5)
+    references.read_by_torchvision(name, other, dict(published))
+    x = images()
+    expected = references.logits(other, x)
+    np.testing.assert_array_equal(expected, references.logits(reference, x))
+    model, card = zoo.load(name, tmp_path / "old.pth")
+    assert card.naming == "torchvision, published"
+    found = nnx.jit(lambda model, x: model(x))(model, x)
+    scale = np.abs(expected[0] - expected[1]).max()
+    assert np.abs(found - expected).max() <= 1e-4 * scale
 
 
 @pytest.mark.parametrize("name", ["resnet18"])
