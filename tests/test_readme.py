@@ -172,6 +172,14 @@ def test_several_devices(linen):
     assert names["result"].map.shape == (2, 8, 8)
 
 
+def test_half_precision(linen):
+    split = jaxcam.split(linen["model"], "block3", variables=linen["variables"], train=False)
+    names = run(block("jaxcam.half_precision("), jaxcam=jaxcam, split=split)
+    a, halved = split.features(X), names["split"].features(X)
+    assert (halved == halved.astype("bfloat16").astype("float32")).all()
+    assert 0 < float(abs(halved - a).max() / abs(a).max()) < 0.1
+
+
 def test_a_folder_of_images(tmp_path, monkeypatch):
     """Each command as it stands, its options apart from the addresses of processes."""
     monkeypatch.chdir(tmp_path)
@@ -189,7 +197,7 @@ def test_a_folder_of_images(tmp_path, monkeypatch):
 
 
 def test_every_block_is_run():
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 10
 
 
 def test_commands_are_marked_for_the_machine_that_checks_them():
