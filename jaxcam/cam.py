@@ -204,7 +204,7 @@ def _shown(job: Job, settings: Settings, progress: Progress) -> CAM:
 def _shown_until(job: Job, settings: Settings, clean: Clean, progress: Progress) -> CAM:
     """Run a round at a time until no image needs more."""
     run, done = samples.first_run(settings, clean), 0
-    total = -(-samples.most_samples(settings) // samples.round_length(settings))
+    total = -(-settings.smoothing.num_samples // samples.round_length(settings))
     progress(done, total)
     while run.open.any():
         run, done = _advance(job, settings, clean, run), done + 1

@@ -56,11 +56,6 @@ def first_run(settings: Settings, clean: Clean) -> Run:
     return Run(initial(settings, clean), zero, zero + round_length(settings), open)
 
 
-def most_samples(settings: Settings) -> int:
-    """Give the number of samples, or where a tolerance decides the most there may be."""
-    return settings.smoothing.num_samples
-
-
 def round_length(settings: Settings) -> int:
     """Give the samples of a round: as many units for every group of the jackknife."""
     return max(ROUND, averages.GROUPS * settings.unit)
@@ -75,10 +70,10 @@ def chunks(job: Job, settings: Settings, clean: Clean, count: int) -> Array:
     at_once = IMAGES_AT_ONCE.get(jax.default_backend(), IMAGES_AT_ONCE_ELSEWHERE)
     # Engines of many passes take images and samples one by one behind the layer, and fill a chunk
     # with elements of one sample; up to the layer the samples of an image go together.
-    images = batch if one_pass(clean.report) else 1
-    chunk = settings.chunk_size or max(1, at_once // images)
+    most = max(1, at_once // batch) if one_pass(clean.report) else at_once
+    chunk = settings.chunk_size or most
     if not one_pass(clean.report):
-        chunk = min(chunk, at_once)
+        chunk = min(chunk, most)
     hands = devices.count(settings.spread and settings.spread.samples)
     return dealt(count, min(chunk, count), hands)
 
