@@ -147,9 +147,11 @@ def torch_cam_calls(folder: str, samples: int) -> tuple[Calls, Any]:
             return self.model(x).logits
 
     torch.manual_seed(0)
-    config = transformers.ResNetConfig(num_labels=1000)
-    model = Logits(transformers.ResNetForImageClassification(config)).eval()
-    model.model.save_pretrained(folder)
+    config: Any = transformers.ResNetConfig()
+    config.num_labels = 1000
+    published: Any = transformers.ResNetForImageClassification(config)
+    published.save_pretrained(folder)
+    model = Logits(published).eval()
     x = torch.from_numpy(image().transpose(0, 3, 1, 2).copy())
 
     def smoothed(layer: str) -> Callable[[], Any]:
