@@ -8,11 +8,17 @@ import pytest
 from flax import nnx
 
 import jaxcam
-from jaxcam import zoo
 from jaxcam.errors import JaxcamError
+from jaxcam.zoo.resnet import Basic, ResNet
 from jaxcam.zoo.vit import VisionTransformer
 
 X = np.asarray(jax.random.normal(jax.random.key(0), (2, 64, 64, 3)))
+
+
+def small_resnet():
+    model = ResNet(Basic, (1, 1, 1, 1), width=8, classes=4, rngs=nnx.Rngs(0))
+    model.eval()
+    return model
 
 
 class Twice(nn.Module):
@@ -38,7 +44,7 @@ class Vector(nn.Module):
 
 
 def test_of_a_block_and_what_ends_it_the_block():
-    model = zoo.build("resnet18", classes=4, rngs=nnx.Rngs(0))
+    model = small_resnet()
     assert jaxcam.last_layer(model, X) == "layer4"
     auto, named = jaxcam.split(model), jaxcam.split(model, "layer4")
     np.testing.assert_array_equal(auto.features(X), named.features(X))
@@ -64,8 +70,8 @@ def test_tokens_are_no_picture():
 
 def test_a_map_of_one_position_is_none():
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")  # down to 1 x 1 in layer4
-    model = zoo.build("resnet18", classes=4, rngs=nnx.Rngs(0))
-    assert jaxcam.layers(model, x)["layer4"].shape == (1, 1, 1, 512)
+    model = small_resnet()
+    assert jaxcam.layers(model, x)["layer4"].shape == (1, 1, 1, 64)
     assert jaxcam.last_layer(model, x) == "layer3"
 
 
