@@ -32,6 +32,21 @@ def network():
     return jaxcam.Split(features, jax.tree_util.Partial(scores, weights))
 
 
+def dense_network():
+    """Give a network of two inputs with a dense output."""
+
+    def features(x):
+        return jnp.tanh(x["image"] @ jnp.ones((2, 3)) / x["gain"][:, None, None, None])
+
+    return jaxcam.Split(features, lambda a, x: jnp.sin(a) * x["gain"][:, None, None, None])
+
+
+def dense_questions():
+    """Regions for all images and for each; as many rows in a mask as there are images."""
+    masks = np.random.default_rng(1).random((IMAGES, IMAGES, 5)) < 0.5
+    return {"region_for_all": masks[0], "region_for_each": masks, "region_on_top": None}
+
+
 def meshes():
     """Name the ways of spreading."""
     explicit = jax.make_mesh((2, 4), ("one", "two"))
@@ -107,6 +122,16 @@ def main():
         return jaxcam.smooth_grad_cam_pp(split, x, key=key, spread=spread)
 
     result["inside_jit/samples"] = apart(inside(split, x), truth)
+    dense, inputs = dense_network(), {
+        "image": jax.random.uniform(jax.random.key(2), (IMAGES, IMAGES, 5, 2)),
+        "gain": 1 + jnp.arange(IMAGES, dtype=jnp.float32),
+    }  # fmt: skip
+    for name, mask in dense_questions().items():
+        asked = {"key": key, "num_samples": 8, "noisy": "image", "sample_weights": "uniform"}
+        asked["target"] = jaxcam.targets.region(mask=mask, mean=True)
+        truth = jaxcam.smooth_grad_cam_pp(dense, inputs, **asked)
+        way = meshes()["batch_and_samples"]
+        result[name] = apart(jaxcam.smooth_grad_cam_pp(dense, inputs, spread=way, **asked), truth)
     plain = jaxcam.cam(split, x, jaxcam.methods.grad_cam_pp())
     ours = jaxcam.cam(split, x, jaxcam.methods.grad_cam_pp(), spread=jaxcam.spread(batch=2))
     result["not_smoothed/batch"] = {"map": float(abs(ours.map - plain.map).max() / plain.map.max())}

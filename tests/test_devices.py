@@ -17,7 +17,7 @@ CASES = (
     "antithetic/auto_mesh", "directional/elements", "directional/batch",
     "power/batch_and_samples", "classes_and_neurons/batch",
     "classes_and_neurons/batch_and_samples", "tolerance/batch_and_samples", "committed/samples",
-    "inside_jit/samples",
+    "inside_jit/samples", "region_for_all", "region_for_each", "region_on_top",
 )  # fmt: skip
 
 
