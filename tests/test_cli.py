@@ -93,7 +93,7 @@ def test_explain_reports_what_the_library_computes(capsys, folder):
 
 
 def test_explain_samples_up_to_a_tolerance(capsys, folder):
-    words = ("--network", "relu", "--scheme", "antithetic", "--sample-weights", "0.5")
+    words = ("--model", "relu", "--scheme", "antithetic", "--sample-weights", "0.5")
     facts = run_json(capsys, "explain", *words, "--tolerance", "0.004", "--max-samples", "500")
     model, variables = bundled.load("relu")
     truth = jaxcam.smooth_grad_cam_pp(
@@ -151,7 +151,7 @@ def test_compare_removes_every_activation_and_holds_the_series_against_it(capsys
 
 
 def test_compare_finds_no_difference_where_the_closed_form_is_exact(capsys, folder):
-    facts = run_json(capsys, "compare", "--network", "relu", "--layer", "block4")
+    facts = run_json(capsys, "compare", "--model", "relu", "--layer", "block4")
     assert facts["maps"]["exact"]["engine"] == "affine"
     assert facts["difference"]["relative_l2"] < 1e-5
     assert facts["difference"]["correlation"] == pytest.approx(1)
@@ -191,7 +191,7 @@ def test_methods_without_noise_are_those_of_the_library(name, capsys, folder):
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_the_order_of_taylor_cam_reaches_the_library(order, capsys, folder):
-    words = ("--method", "taylor_cam", "--order", order, "--network", "relu", "--layer", "block4")
+    words = ("--method", "taylor_cam", "--order", order, "--model", "relu", "--layer", "block4")
     facts = run_json(capsys, "explain", *words)
     assert facts["method"] == "taylor_cam"
     assert facts["options"]["order"] == order
@@ -210,7 +210,7 @@ def test_layers_are_those_of_the_network(capsys):
     facts = run_json(capsys, "layers")
     shapes = {layer["name"]: layer["shape"] for layer in facts["layers"]}
     assert shapes[bundled.DEFAULT_LAYER] == [8, 8, 48]
-    status, out, err = run(capsys, "layers", "--network", "relu")
+    status, out, err = run(capsys, "layers", "--model", "relu")
     assert (status, err) == (0, "")
     assert re.search(r"^block3 +8 x 8 x 48 +float32", out, re.MULTILINE)
 
@@ -372,7 +372,7 @@ def test_a_question_without_an_answer_is_one_line(words, said, capsys, folder):
         (["explain", "--scheme", "sobol"], "invalid choice"),
         (["explain", "--method", "grad_cam", "--tolerance", "0.1"], "not to grad_cam"),
         (["explain", "--seed", "-1"], "from 0 on"),
-        (["explain", "--network", "swish"], "gelu"),
+        (["explain", "--model", "swish"], "gelu"),
         (["explain", "in.png", "--scene", "1"], "not allowed with"),
         (["explain", "--method", "grad_cam", "--poles", "raw"], "not to grad_cam"),
         (["explain", "--method", "grad_cam", "--order", "2"], "--order belongs to taylor_cam"),
@@ -461,7 +461,7 @@ def process(*words: str, **options: object) -> subprocess.Popen[str]:
 
 
 def test_a_pipe_gets_no_colours_and_json_alone(folder):
-    for words in (["explain", "--network", "relu", "--layer", "block4", "--json"], ["layers"]):
+    for words in (["explain", "--model", "relu", "--layer", "block4", "--json"], ["layers"]):
         running = process(*words)
         out, err = running.communicate(timeout=300)
         assert (running.returncode, err) == (0, "")

@@ -9,32 +9,43 @@ import jax
 import numpy as np
 
 import jaxcam
-from jaxcam import bundled
 from jaxcam.cli.measure import difference, localisation
-from jaxcam.cli.question import Answer, Question, Removed
+from jaxcam.cli.question import Answer, Picture, Question, Removed
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
-NOT_OPTIONS = ("command", "json", "image", "out", "network", "layer", "method")
+NOT_OPTIONS = (
+    "command", "json", "images", "out", "overlay", "model", "weights", "layer", "method",
+)  # fmt: skip
 
 
-def about(asked: Namespace, question: Question, answer: Answer) -> dict[str, Any]:
-    """Say what was asked, and what the network says of it."""
-    scores, index = answer.cam.scores.astype(np.float64), int(answer.cam.target)
-    shares = np.exp(scores - scores.max())
+def setting(asked: Namespace, question: Question) -> dict[str, Any]:
+    """Say what was asked, of all pictures and classes alike."""
+    model = question.model
     return {
         "command": asked.command,
-        "picture": question.source,
-        "truth": question.truth,
-        "class": index,
-        "label": bundled.CLASS_NAMES[index],
-        "probability": float(shares[index] / shares.sum()),
-        "scores": answer.cam.scores,
-        "network": asked.network,
+        "model": model.name,
+        "weights": {**model.origin, **model.identity} or None,
         "layer": question.layer,
-        "shape": answer.cam.map.shape,
         "method": asked.method,
         "options": {k: v for k, v in vars(asked).items() if k not in NOT_OPTIONS},
         **environment(),
+    }
+
+
+def about(question: Question, answer: Answer) -> dict[str, Any]:
+    """Say what the network says of a picture. seen: left, top, right, bottom in its pixels."""
+    scores, index = answer.cam.scores.astype(np.float64), int(answer.cam.target)
+    shares = np.exp(scores - scores.max())
+    return {
+        "picture": answer.picture.source,
+        "size": answer.picture.image.size,
+        "seen": answer.picture.box,
+        "truth": answer.picture.truth,
+        "class": index,
+        "label": question.model.class_names[index],
+        "probability": float(shares[index] / shares.sum()),
+        "scores": answer.cam.scores,
+        "shape": answer.cam.map.shape,
     }
 
 
@@ -44,7 +55,7 @@ def environment() -> dict[str, Any]:
     return {"device": jax.devices()[0].device_kind, "versions": versions}
 
 
-def findings(question: Question, answer: Answer) -> dict[str, Any]:
+def findings(answer: Answer) -> dict[str, Any]:
     """Say what one engine found.
 
     samples: the noisy ones that were taken; none where they are proved not to matter.
@@ -60,30 +71,27 @@ def findings(question: Question, answer: Answer) -> dict[str, Any]:
         "notes": report.notes,
         "diagnostics": diagnostics(answer),
         "map": found.map,
-        "localisation": _localisation(question, found.map, answer.boxes),
+        "localisation": _localisation(answer.picture, found.map, answer.boxes),
         "seconds": answer.seconds,
     }
 
 
-def removals(
-    question: Question, true: Removed, orders: dict[str, Answer], boxes: list
-) -> dict[str, Any]:
+def removals(true: Removed, orders: dict[str, Answer], exact: Answer) -> dict[str, Any]:
     """Say what removing activations does, and how near Taylor's series comes to it.
 
     true: the map of one forward pass for each activation. orders: those of the series. difference:
     how far each is from the true one (`measure.difference`).
     """
     near = {
-        name: findings(question, found) | {"difference": difference(true.map, found.cam.map)}
+        name: findings(found) | {"difference": difference(true.map, found.cam.map)}
         for name, found in orders.items()
     }
-    where = _localisation(question, true.map, boxes)
+    where = _localisation(exact.picture, true.map, exact.boxes)
     return {"true": {**true._asdict(), "localisation": where}, "orders": near}
 
 
-def _localisation(question: Question, map: Any, boxes: list) -> dict[str, Any] | None:
-    height, width = question.image.shape[:2]
-    return localisation(map, boxes, (height, width)) if boxes else None
+def _localisation(picture: Picture, map: Any, boxes: list) -> dict[str, Any] | None:
+    return localisation(map, boxes, picture.image.size[::-1]) if boxes else None
 
 
 def diagnostics(answer: Answer) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import numpy as np
 from flax import nnx
 
 from jaxcam.errors import fail
-from jaxcam.zoo.architecture import Architecture
 from jaxcam.split import layers as census
+from jaxcam.zoo.architecture import Architecture
 from jaxcam.zoo.card import Card, Preprocessing, class_names_of, input_size, preprocessing_of
 from jaxcam.zoo.catalogue import ARCHITECTURES, find, make
 from jaxcam.zoo.weights.assign import Fit, Slot, best_fit, filled, fits, listed, rename, slots

@@ -19,7 +19,7 @@ from jaxcam.cli import sweep as command
 from jaxcam.split import split
 from jaxcam.sweep.crew import Launch
 
-QUICK = ("--method", "grad_cam", "--network", "relu", "--layer", "block4")
+QUICK = ("--method", "grad_cam", "--model", "relu", "--layer", "block4")
 PROCESS = ("--coordinator", "h:1", "--processes", "2", "--process", "1")
 COUNT = 5
 """Pictures that can be read, of which one is in a folder; and one that cannot."""
@@ -60,7 +60,7 @@ def test_a_folder_is_explained_as_its_pictures_are_one_by_one(capsys, photos):
     assert facts["warnings"] == [said]
     assert (facts["images"], facts["failed"], facts["found"]) == (6, 1, 0)
     assert (facts["engine"], facts["exact"], facts["processes"]) == ("gradient", True, 1)
-    assert (facts["network"], facts["layer"], facts["options"]["batch"]) == ("relu", "block4", 2)
+    assert (facts["model"], facts["layer"], facts["options"]["batch"]) == ("relu", "block4", 2)
     assert (facts["maps"], facts["table"]) == ("out/maps.npy", "out/table.csv")
     assert sorted(left()) == ["maps.npy", "plan.json", "table.csv"]
     maps, rows = np.load("out/maps.npy"), table()
@@ -200,7 +200,7 @@ def test_a_full_disk_is_one_line_and_what_was_written_stays(capsys, photos, undi
 
 
 DIFFERENT = {
-    "network": (["--network", "gelu"], "--network gelu, where it has relu"),
+    "network": (["--model", "gelu"], "--model gelu, where it has relu"),
     "layer": (["--layer", "block3"], "--layer block3, where it has block4"),
     "class": (["--class", "3"], "--class 3, where it has none"),
     "target": (["--target", "softmax"], "--target softmax, where it has exp_logit"),
@@ -288,7 +288,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(capsys, photos, monkeypat
         (["photos"], "--out"),
         (["--out", "out"], "IMAGES"),
         (["photos", "--out", "out", "--batch", "0"], "from 1 on"),
-        (["photos", "--out", "out", "--network", "swish"], "gelu"),
+        (["photos", "--out", "out", "--model", "swish"], "gelu"),
         (["photos", "--out", "out", "--method", "grad_cam", "--poles", "raw"], "not to grad_cam"),
         (["photos", "--out", "out", "--processes", "2"], "belong together"),
         (["photos", "--out", "out", "--coordinator", "here"], "needs HOST:PORT"),

@@ -1,0 +1,90 @@
+"""A row for each picture, or for each class of one: picture, map over it, error, and words."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxcam.figures.panels import (
+    ERRORS,
+    GAP,
+    INK,
+    LARGE,
+    MARGIN,
+    MEDIUM,
+    QUIET,
+    SMALL,
+    TALLEST,
+    WIDTH,
+    add_axes,
+    draw_cells,
+    draw_over,
+    draw_picture,
+    fit,
+    range_of,
+    sheet,
+)
+from jaxcam.plot import checked_image, checked_map
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HEAD, PANEL_HEAD, BETWEEN = 0.84, 0.3, 0.24
+SIDE = 2.25
+NAME, LINE = 24, 36  # characters that fit beside the panels
+
+
+class Row(NamedTuple):
+    """image, map, standard_error: as for `explain_figure`. name: large; lines: small, below it."""
+
+    image: Any
+    map: Any
+    standard_error: Any
+    name: str
+    lines: Sequence[str]
+
+
+def rows_figure(rows: Sequence[Row], *, title: str, caption: str, corner: str = "") -> "Figure":
+    """Draw each picture, its map over it, its standard error if any has one, and what it is.
+
+    Each map is drawn from its own least to its own largest value. title, caption, corner: as for
+    `explain_figure`.
+    """
+    pictures = [checked_image(row.image) for row in rows]
+    tall = [SIDE * min(p.shape[0] / p.shape[1], TALLEST) for p in pictures]
+    height = HEAD + PANEL_HEAD + sum(tall) + BETWEEN * len(rows)
+    figure, height = sheet(title, corner, height)
+    at = height - 0.52
+    fit(figure.text(MARGIN / WIDTH, at / height, caption, size=MEDIUM, color=QUIET, va="top"))
+    wide = any(row.standard_error is not None for row in rows)
+    columns = [MARGIN + index * (SIDE + GAP) for index in range(4 if wide else 3)]
+    floor = height - HEAD - PANEL_HEAD
+    for index, (row, picture, up) in enumerate(zip(rows, pictures, tall, strict=True)):
+        floor -= up
+        panels = [add_axes(figure, (x, floor, SIDE, up)) for x in columns[:-1]]
+        values = checked_map(row.map)
+        draw_picture(panels[0], picture)
+        draw_over(panels[1], picture, values, range_of(values), "map over picture")
+        if row.standard_error is not None:
+            errors = checked_map(row.standard_error)
+            scale = 0.0, float(errors.max())
+            draw_cells(panels[2], picture, errors, scale, "standard error", ERRORS)
+        elif wide:
+            panels[2].set_axis_off()
+        if index:
+            for ax in panels:
+                ax.set_title("", loc="left")
+        _write(figure, row, columns[-1] / WIDTH, floor + up)
+        floor -= BETWEEN
+    return figure
+
+
+def _write(figure: "Figure", row: Row, left: float, top: float) -> None:
+    """Write what a row is beside its panels."""
+    height = figure.get_size_inches()[1]
+    name = "\n".join(textwrap.wrap(row.name, NAME)[:2])
+    head = figure.text(
+        left, top / height, name, size=0.8 * LARGE, weight="bold", color=INK, va="top"
+    )
+    below = head.get_window_extent().y0 / figure.dpi - 0.08
+    lines = "\n".join(line for long in row.lines for line in textwrap.wrap(long, LINE))
+    figure.text(left, below / height, lines, size=SMALL, color=QUIET, va="top", linespacing=1.5)
