@@ -9,12 +9,14 @@ Facts = dict[str, Any]
 
 def title(facts: Facts) -> str:
     """Say what the network sees."""
-    return f"Class {name(facts)}, probability {probability(facts['probability'])}"
+    words = f"{name(facts)}, probability {probability(facts['probability'])}"
+    return words if name(facts).startswith("Class ") else f"Class {words}"
 
 
 def name(facts: Facts) -> str:
-    """Give the first of a class's synonyms, as ImageNet divides them."""
-    return facts["label"].split(",")[0]
+    """Give the first of a class's synonyms, as ImageNet divides them; or its number."""
+    unnamed = facts["label"] in (f"class {facts['class']}", str(facts["class"]))
+    return f"Class {facts['class']}" if unnamed else facts["label"].split(",")[0]
 
 
 def rows_title(facts: Facts) -> str:
@@ -34,13 +36,13 @@ def rows_caption(facts: Facts) -> str:
 
 
 def row_lines(facts: Facts, row: Facts) -> list[str]:
-    """Say beside a row what the network sees, and how sure the map is."""
+    """Say beside a row how sure the network is, what else the class is called, and the rest."""
     error = percent(row["diagnostics"]["relative_standard_error"])
     synonyms = ",".join(row["label"].split(",")[1:]).strip()
     return [
+        f"probability {probability(row['probability'])}",
         *([synonyms] if synonyms else []),
-        f"class {row['class']}, probability {probability(row['probability'])}",
-        *([] if facts["options"]["top"] else [_short(row["picture"])]),
+        *([] if facts["options"]["top"] else [_picture(row)]),
         *([f"standard error at most {error} of the map's largest value"] if error else []),
     ]
 
@@ -99,12 +101,12 @@ def _caption(facts: Facts, derivatives: str, found: Facts) -> str:
 
 
 def _picture(facts: Facts) -> str:
-    """Name the picture, and say where what is shown is not all of it."""
+    """Name the picture, and say so where what is shown is not all of it."""
     left, top, right, bottom = facts["seen"]
     width, height = facts["size"]
     part = max(0, min(right, width) - max(left, 0)) * max(0, min(bottom, height) - max(top, 0))
     share = part / (width * height)
-    cut = f"\nthe part that the network sees: {percent(share)}" if share < 0.999 else ""
+    cut = f"\nthe {percent(share)} of it that are seen" if share < 0.999 else ""
     return _short(facts["picture"]) + cut
 
 

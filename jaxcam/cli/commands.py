@@ -157,6 +157,7 @@ def _rows(found: list[Answer], facts: Facts) -> Any:
             one.cam.diagnostics.standard_error,
             captions.name(about),
             captions.row_lines(facts, about),
+            one.boxes,
         )
         for one, about in zip(found, facts["explanations"], strict=True)
     ]

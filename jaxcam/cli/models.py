@@ -25,7 +25,7 @@ WEIGHTS = "a .safetensors or .pth file, a folder with one, or hf://owner/name"
 class Model(NamedTuple):
     """A network that is known, though not in memory yet.
 
-    layer: what is explained where nothing else is asked for, or None: it has to be said. shape: of an input, ``[h, w, c]``, or
+    layer: what is explained where nothing else is asked for. shape: of an input, ``[h, w, c]``, or
     None where it depends on the picture. class_names: one for each class. prepare: an upright RGB
     picture as an input, without the batch axis. seen: the part of a picture of (width, height) that
     the network sees. scene: a bundled picture, for a network that knows what is in it. load: gives
@@ -34,7 +34,7 @@ class Model(NamedTuple):
     """
 
     name: str
-    layer: str | None
+    layer: str
     shape: tuple[int, ...] | None
     class_names: tuple[str, ...]
     prepare: Callable[[Image.Image], NDArray]
@@ -127,7 +127,7 @@ def _published(zoo: Any, name: str, weights: str) -> Model:
     fixed = how.crop is not None or isinstance(how.resize, tuple)
     return Model(
         name=name,
-        layer=None,
+        layer="auto",
         shape=(*zoo.input_size(how), 3) if fixed else None,
         class_names=card.class_names or tuple(f"class {i}" for i in range(card.classes)),
         prepare=partial(zoo.prepare, how=how),

@@ -56,7 +56,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jaxcam",
-        description="Class activation maps with exact derivatives: your pictures, published networks.",
+        description="Class activation maps with exact derivatives, of your pictures.",
         epilog="'jaxcam COMMAND --help' lists the options of a command.",
     )
     parser.add_argument("--version", action="version", version=f"jaxcam {__version__}")

@@ -15,11 +15,13 @@ from jaxcam.figures.panels import (
     SMALL,
     TALLEST,
     WIDTH,
+    Boxes,
     add_axes,
     draw_cells,
     draw_over,
     draw_picture,
     fit,
+    outline,
     range_of,
     sheet,
 )
@@ -34,13 +36,17 @@ NAME, LINE = 24, 36  # characters that fit beside the panels
 
 
 class Row(NamedTuple):
-    """image, map, standard_error: as for `explain_figure`. name: large; lines: small, below it."""
+    """image, map, standard_error, boxes: as for `explain_figure`.
+
+    name: large, beside the panels; lines: below it, the first one larger than the rest.
+    """
 
     image: Any
     map: Any
     standard_error: Any
     name: str
     lines: Sequence[str]
+    boxes: Boxes = ()
 
 
 def rows_figure(rows: Sequence[Row], *, title: str, caption: str, corner: str = "") -> "Figure":
@@ -70,6 +76,8 @@ def rows_figure(rows: Sequence[Row], *, title: str, caption: str, corner: str = 
             draw_cells(panels[2], picture, errors, scale, "standard error", ERRORS)
         elif wide:
             panels[2].set_axis_off()
+        for ax in panels[:2]:
+            outline(ax, row.boxes)
         if index:
             for ax in panels:
                 ax.set_title("", loc="left")
@@ -80,11 +88,16 @@ def rows_figure(rows: Sequence[Row], *, title: str, caption: str, corner: str = 
 
 def _write(figure: "Figure", row: Row, left: float, top: float) -> None:
     """Write what a row is beside its panels."""
-    height = figure.get_size_inches()[1]
-    name = "\n".join(textwrap.wrap(row.name, NAME)[:2])
-    head = figure.text(
-        left, top / height, name, size=0.8 * LARGE, weight="bold", color=INK, va="top"
+    first, *rest = row.lines
+    blocks = (
+        (row.name, NAME, 2, {"size": 0.85 * LARGE, "weight": "bold", "color": INK}),
+        (first, LINE, 1, {"size": MEDIUM, "color": INK}),
+        *((line, LINE, 3, {"size": SMALL, "color": QUIET}) for line in rest),
     )
-    below = head.get_window_extent().y0 / figure.dpi - 0.08
-    lines = "\n".join(line for long in row.lines for line in textwrap.wrap(long, LINE))
-    figure.text(left, below / height, lines, size=SMALL, color=QUIET, va="top", linespacing=1.5)
+    for words, room, most, style in blocks:
+        lines = [part for line in words.split("\n") for part in textwrap.wrap(line, room)]
+        height = figure.get_size_inches()[1]
+        said = figure.text(
+            left, top / height, "\n".join(lines[:most]), va="top", linespacing=1.3, **style
+        )
+        top = said.get_window_extent().y0 / figure.dpi - 0.07

@@ -33,8 +33,8 @@ class Card(NamedTuple):
 
     architecture: its name in the zoo. weights: the file or repository they came from. naming: the
     collection in whose names they were written. preprocessing_from: the file that says it, or how
-    else it is known. classes: how many. class_names: none where the checkpoint brings none. digest: the file's SHA-256
-    in hexadecimal.
+    else it is known. classes: how many. class_names: none where the checkpoint brings none. digest:
+    the file's SHA-256 in hexadecimal.
     """
 
     architecture: str
