@@ -17,11 +17,11 @@ from jaxcam.derivatives import (
 from jaxcam.devices import spread
 from jaxcam.errors import JaxcamError, JaxcamWarning, NotProved
 from jaxcam.half import half_precision
-from jaxcam.maps import normalize, upsample
+from jaxcam.maps import fuse, normalize, upsample
 from jaxcam.plot import overlay
 from jaxcam.removal import RemovalCheck, check_removal
 from jaxcam.smoothing import smooth
-from jaxcam.split import layers, split
+from jaxcam.split import last_layer, layers, split, tokens
 from jaxcam.types import CAM, Derivatives, Diagnostics, LogDerivatives, Split, Spread
 
 __all__ = [
@@ -43,7 +43,9 @@ __all__ = [
     "check_removal",
     "derivatives",
     "explain_engine",
+    "fuse",
     "half_precision",
+    "last_layer",
     "layers",
     "log_derivatives",
     "methods",
@@ -55,5 +57,6 @@ __all__ = [
     "spread",
     "stochastic_derivatives",
     "targets",
+    "tokens",
     "upsample",
 ]

@@ -1,5 +1,6 @@
 """From weights and activations to a map, and from a map to a picture's resolution and range."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,6 +55,54 @@ def normalize(map: Array) -> Array:
     low, high = map.min(axis=axes, keepdims=True), map.max(axis=axes, keepdims=True)
     span = high - low
     return (map - low) / jnp.where(span > 0, span, jnp.ones_like(span))
+
+
+def fuse(maps: Sequence[Array], size: Sequence[int] | None = None, *, how: str = "mean") -> Array:
+    """Fuse the maps of several layers, ``[batch, *spatial]`` each, into one ``[batch, *size]``.
+
+    Each map is resized linearly (`upsample`) and divided by its largest value, so that layers count
+    alike whatever the size of their activations; a map that is zero everywhere stays zero::
+
+        mean: 1/L sum_l map_l / max map_l        max: max_l map_l / max map_l
+
+    pytorch-grad-cam takes the mean, torch-cam the maximum.
+
+    Args:
+        maps: of the same images, from one layer each.
+        size: the resolution of the result; by default the finest of the maps'.
+        how: ``mean`` or ``max``.
+
+    >>> import jax.numpy as jnp
+    >>> import jaxcam
+    >>> late, early = jnp.array([[[0.0, 4.0]]]), jnp.array([[[0.1, 0.2]]])
+    >>> print(jaxcam.fuse([late, early]))
+    [[[0.25 1.  ]]]
+    """
+    if not maps or how not in FUSIONS:
+        fail(
+            "fuse",
+            needs=f"at least one map, and how= of {' or '.join(FUSIONS)}",
+            got=f"{len(maps)} maps and {how!r}",
+            remedy="For example fuse([late.map, early.map], how='max').",
+        )
+    shapes = [map.shape for map in maps]
+    if len({(shape[0], len(shape)) for shape in shapes}) > 1:
+        fail(
+            "fuse",
+            needs="maps [batch, *spatial] of the same images",
+            got=f"shapes {', '.join(str(shape) for shape in shapes)}",
+            remedy="Explain the same batch at every layer.",
+        )
+    finest = max((shape[1:] for shape in shapes), key=math.prod)
+    return FUSIONS[how](jnp.stack([_scaled(upsample(map, size or finest)) for map in maps]), axis=0)
+
+
+FUSIONS = {"mean": jnp.mean, "max": jnp.max}
+
+
+def _scaled(map: Array) -> Array:
+    top = map.max(axis=tuple(range(1, map.ndim)), keepdims=True)
+    return map / jnp.where(top > 0, top, jnp.ones_like(top))
 
 
 def check_subset(channels: Any, neurons: Any) -> tuple[Array | None, Array | None]:

@@ -154,6 +154,7 @@ def test_noise_is_not_skipped_when_the_gradient_depends_on_the_input_alone():
     assert not any("noise cannot" in note for note in result.diagnostics.report.notes)
 
 
+@pytest.mark.slow
 def test_all_ones_is_the_layer_and_a_partition_sums_to_it():
     split, x = smooth(), images(2)
 
@@ -173,6 +174,7 @@ def test_all_ones_is_the_layer_and_a_partition_sums_to_it():
     assert relative(alone[2].signed, expected) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [targets.exp_logit, targets.softmax])
 def test_a_shift_of_all_logits_changes_nothing(target):
     plain = smooth()
@@ -216,7 +218,10 @@ def test_a_key_per_image_gives_each_its_own_noise():
     assert relative(own[1], run(x[1:], keys[1])[0]) < LOOSE
 
 
-@pytest.mark.parametrize(("network", "sizes"), [(relu, (1, 3, 100)), (smooth, (13, 1000))])
+@pytest.mark.parametrize(
+    ("network", "sizes"),
+    [(relu, (1, 3, 100)), pytest.param(smooth, (13, 1000), marks=pytest.mark.slow)],
+)
 def test_the_chunk_size_changes_nothing(network, sizes):
     with jax.enable_x64(True):
         results = [
@@ -315,6 +320,7 @@ def test_an_error_needs_two_units(scheme, unit):
     assert enough.diagnostics.standard_error.shape == enough.map.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["independent", "antithetic"])
 def test_two_standard_errors_cover_the_map_of_all_the_noise(scheme):
     """Two hundred keys at once, against 16,384 samples."""
@@ -381,6 +387,7 @@ def test_a_tolerance_is_reached_while_somebody_watches(reached):
     assert [done for done, _ in seen] == list(range(rounds + 1))
 
 
+@pytest.mark.slow
 def test_engines_that_take_samples_one_by_one_stop_too():
     x = images(2) * np.array([0.05, 1.0], np.float32).reshape(2, 1, 1, 1)
     found = smoothed(x, smooth, tolerance=0.2, max_samples=70, engine="directional")

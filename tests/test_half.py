@@ -82,6 +82,7 @@ def test_loops_and_functions_with_derivatives_of_their_own_are_run_as_they_are()
     assert jnp.isfinite(jax.grad(lambda x: split.features(x).sum())(jnp.asarray(x))).all()
 
 
+@pytest.mark.slow
 def test_the_map_differs_by_rounding_and_its_derivatives_are_exact():
     relu = bundled.load("relu")
     split = jaxcam.split(relu.model, "block3", variables=relu.variables)

@@ -1,5 +1,6 @@
 """Combining, masking, resizing, stretching."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -80,3 +81,36 @@ def test_subsets_that_do_not_fit_the_layer_are_refused():
 def test_upsample_names_what_it_needs():
     with pytest.raises(JaxcamError, match="2 spatial axes"):
         maps.upsample(jnp.ones((1, 4, 4)), (8,))
+
+
+# Several layers.
+
+EARLY = np.arange(2 * 4 * 6, dtype=np.float32).reshape(2, 4, 6)
+LATE = np.asarray([[[0.0, 2.0], [4.0, 1.0]], [[3.0, 3.0], [0.0, 0.0]]], np.float32)
+
+
+@pytest.mark.parametrize("how", ["mean", "max"])
+@pytest.mark.parametrize("size", [None, (8, 12)])
+def test_fused_maps_are_scaled_resized_and_joined(how, size):
+    fused = maps.fuse([LATE, EARLY], size, how=how)
+    scaled = []
+    for map in (LATE, EARLY):
+        large = np.asarray(jax.image.resize(map, (2, *(size or (4, 6))), "linear"))
+        scaled.append(np.stack([one / one.max() for one in large]))
+    np.testing.assert_allclose(fused, getattr(np, how)(scaled, axis=0), rtol=1e-6)
+
+
+def test_a_blank_map_adds_nothing_and_makes_no_nan():
+    fused = maps.fuse([jnp.zeros((1, 2, 2)), jnp.ones((1, 2, 2))])
+    np.testing.assert_array_equal(fused, np.full((1, 2, 2), 0.5))
+
+
+@pytest.mark.parametrize(("given", "how", "words"), [
+    ([], "mean", "at least one map"),
+    ([LATE], "median", "mean or max; got 1 maps and 'median'"),
+    ([LATE, EARLY[:1]], "max", "of the same images"),
+    ([LATE, EARLY[..., None]], "max", "of the same images"),
+])  # fmt: skip
+def test_what_cannot_be_fused_is_refused(given, how, words):
+    with pytest.raises(JaxcamError, match=words):
+        maps.fuse(given, how=how)

@@ -106,6 +106,7 @@ def test_a_gradient_through_a_thousand_samples_takes_the_memory_of_one_chunk():
     assert many < 1.2 * few
 
 
+@pytest.mark.slow
 def test_a_gradient_through_the_samples_is_that_of_the_loss():
     with jax.enable_x64(True):
         x, kernel = jnp.asarray(images(dtype=np.float64)), weights().first.astype(np.float64)

@@ -25,6 +25,7 @@ def activations(split, x) -> np.ndarray:
     return np.asarray(split.features(jnp.asarray(x)[None]))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["exp_logit", "softmax"])
 def test_effects_are_the_oracles(kind):
     with jax.enable_x64(True):

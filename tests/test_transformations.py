@@ -151,6 +151,7 @@ def test_a_compiled_call_does_not_touch_the_host():
         jax.block_until_ready(compiled(split, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [smooth, relu])
 def test_half_precision_activations_give_finite_single_precision_maps(network):
     x = images()
@@ -167,6 +168,7 @@ def test_half_precision_activations_give_finite_single_precision_maps(network):
     assert np.corrcoef(result.map.ravel(), exact.ravel())[0, 1] > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [smooth, relu])
 @pytest.mark.parametrize("target", [jaxcam.targets.exp_logit, jaxcam.targets.softmax])
 def test_logits_of_ten_thousand_give_finite_maps(network, target):

@@ -1,4 +1,4 @@
-"""Flax models cut at a layer: `split`, and `layers` to see where.
+"""Flax models cut at a layer: `split`; `layers` and `last_layer` to see where.
 
 The core of the library takes any pair of pure functions; this package makes them from models of
 `flax.linen` and `flax.nnx`. Nothing outside of it knows about Flax.
@@ -13,46 +13,55 @@ import jax
 
 from jaxcam.errors import fail
 from jaxcam.split import linen
-from jaxcam.split.census import census, numbered
+from jaxcam.split.arrange import ToMap, tokens
+from jaxcam.split.census import census, free
+from jaxcam.split.last import last
 from jaxcam.split.passes import cut
 from jaxcam.split.pick import Choice
 from jaxcam.split.refusals import refuse_model
-from jaxcam.split.site import Network, Site, divide
+from jaxcam.split.site import AUTO, Network, Site, divide
 from jaxcam.types import Split
 
-__all__ = ["layers", "split"]
+__all__ = ["last_layer", "layers", "split", "tokens"]
 
 
 def split(
     model: Any,
-    layer: str,
+    layer: str = AUTO,
     *,
     variables: Any = None,
     call: int = 0,
     select: Choice = None,
+    to_map: ToMap | None = None,
     logits: Choice = None,
     **kwargs: Any,
 ) -> Split:
     """Cut a Flax model at a layer into ``features(x) -> a`` and ``scores(a, x)``.
 
-    ``x`` is ``[batch, *spatial, channel]``, ``a`` the layer's output, ``[batch, *spatial, k]``, and
-    the scores are ``[batch, classes]``. ``scores`` runs the whole model with the layer's output
-    replaced by ``a``: what goes around the layer (a residual connection) still comes from ``x``,
-    and ``scores(features(x), x)`` is the model's own output, to the last bit unless the compiler
-    fuses across the layer. Both are pure and work under any transformation of JAX; the model, its
-    state and its class stay as they are. Weights, and arrays among ``kwargs``, are leaves of the
-    result: a split of the same model with new weights of the same shapes reuses what was compiled.
+    ``x`` is ``[batch, *spatial, channel]``, or for a model of several inputs a tuple of arrays or a
+    dict of them by keyword, each with the batch axis first. ``a`` is the layer's output, ``[batch,
+    *spatial, k]``, and the scores are ``[batch, classes]``, or a map of them ``[batch, *spatial,
+    classes]``. ``scores`` runs the whole model with the layer's output replaced by ``a``: what goes
+    around the layer (a residual connection) still comes from ``x``, and ``scores(features(x), x)``
+    is the model's own output, to the last bit unless the compiler fuses across the layer. Both are
+    pure and work under any transformation of JAX; the model, its state and its class stay as they
+    are. Weights, and arrays among ``kwargs``, are leaves of the result: a split of the same model
+    with new weights of the same shapes reuses what was compiled.
 
     Args:
         model: a `flax.linen` module, or a `flax.nnx` module, which is put into evaluation mode.
         layer: its name as `layers` gives it, ``"Block_0/Conv_1"`` or ``"stages/3/layers/2"``;
-            ``.`` may stand for ``/`` where there is none.
+            ``.`` may stand for ``/`` where there is none. ``auto``: what `last_layer` finds.
         variables: all collections of a linen module; not for nnx, nor for a bound linen module.
         call: which call, where the model calls the layer several times.
         select: which array, where the layer returns several: an index, a key, an attribute's name,
             or a function that returns one of them. A function is compared by identity, so define
             it once.
-        logits: the same for the model's output; here a function may also compute (``jnp.log``).
+        to_map: makes a map ``[batch, *spatial, k]`` of the layer's output by picking and reordering
+            elements: `jaxcam.tokens` for transformers, ``lambda a: jnp.moveaxis(a, 1, -1)`` for
+            channels that come first. What it leaves out stays as the network computes it.
+        logits: the same as ``select`` for the model's output; here a function may also compute
+            (``jnp.log``).
         kwargs: go to the model's call. linen models need theirs for evaluation mode,
             ``train=False``; ``rngs=`` and ``method=`` go to their ``apply``.
 
@@ -80,10 +89,10 @@ def split(
     """
     where = f"jaxcam.split(model, {layer!r})"
     network = _network(where, model, variables, kwargs)
-    path = _path(where, model, layer)
-    _check_options(where, call, select, logits)
+    path = () if layer == AUTO else _path(where, model, layer)
+    _check_options(where, layer, call, select, to_map, logits)
     arguments, arrays = divide(where, kwargs)
-    site = Site(network.adapter, network.model, path, call, select, logits, arguments)
+    site = Site(network.adapter, network.model, path, call, select, to_map, logits, arguments)
     return cut(site, _snapshot(network.weights), _snapshot(arrays))
 
 
@@ -111,7 +120,37 @@ def layers(model: Any, x: Any, *, variables: Any = None, **kwargs: Any) -> dict[
     """
     where = "jaxcam.layers(model, x)"
     network = _network(where, model, variables, kwargs)
-    return dict(numbered(census(network, *divide(where, kwargs), x)))
+    sightings = census(network, *divide(where, kwargs), x)
+    return {str(place): sighting.output for place, sighting in free(sightings)}
+
+
+def last_layer(
+    model: Any,
+    x: Any,
+    *,
+    variables: Any = None,
+    select: Choice = None,
+    to_map: ToMap | None = None,
+    **kwargs: Any,
+) -> str:
+    """The last layer with a spatial extent, by its name: ``layer="auto"`` of `split`.
+
+    Of all outputs with the axes of ``x`` and more than one position, the one that is computed last;
+    where a block returns what its last layer does, the block. Tokens, which have an axis less, are
+    not considered. Nothing is computed: ``x`` may be a `jax.ShapeDtypeStruct`.
+
+    >>> import jax
+    >>> from flax import nnx
+    >>> import jaxcam
+    >>> conv = nnx.Conv(3, 8, (3, 3), rngs=nnx.Rngs(0))
+    >>> model = nnx.Sequential(conv, lambda x: x.mean((1, 2)), nnx.Linear(8, 5, rngs=nnx.Rngs(0)))
+    >>> jaxcam.last_layer(model, jax.ShapeDtypeStruct((1, 16, 16, 3), "float32"))
+    'layers/0'
+    """
+    where = "jaxcam.last_layer(model, x)"
+    network = _network(where, model, variables, kwargs)
+    _check_options(where, AUTO, 0, select, to_map, None)
+    return str(last(where, network, *divide(where, kwargs), x, select, to_map))
 
 
 def _network(where: str, model: Any, variables: Any, kwargs: Mapping[str, Any]) -> Network:
@@ -157,9 +196,17 @@ def _path(where: str, model: Any, layer: Any) -> tuple[str, ...]:
     return path
 
 
-def _check_options(where: str, call: Any, select: Any, logits: Any) -> None:
+def _check_options(
+    where: str, layer: Any, call: Any, select: Any, to_map: Any, logits: Any
+) -> None:
     if not isinstance(call, int) or call < 0:
         fail(where, needs="call= from 0 on", got=repr(call), remedy="0 is the first call.")
+    if layer == AUTO and call:
+        remedy = "jaxcam.last_layer(model, x) says its name."
+        fail(where, needs="no call= of a layer without a name", got=f"call={call}", remedy=remedy)
+    if to_map is not None and not callable(to_map):
+        remedy = "For example to_map=jaxcam.tokens(before=1)."
+        fail(where, needs="a function for to_map=", got=repr(to_map), remedy=remedy)
     for option, choice in {"select": select, "logits": logits}.items():
         if not (choice is None or isinstance(choice, int | str) or callable(choice)):
             fail(

@@ -27,11 +27,15 @@ _RUNS_ITS_BODY_ONCE = {
 
 
 class Sighting(NamedTuple):
-    """One call of a layer: its name, its output's shapes, and what forbids to cut it (``None``)."""
+    """One call of a layer: its name, its output's shapes, and what forbids to cut it (``None``).
+
+    ended: a number that grows in the order in which the calls returned.
+    """
 
     name: str
     output: Any
     inside: str | None
+    ended: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,17 +75,28 @@ def census(
         network.adapter.survey(tape, network.model, weights, join(arguments, arrays), x)
 
     jaxpr = jax.make_jaxpr(survey)(*abstract((network.weights, arrays, x)))
-    marks = sorted(_marks(jaxpr, None), key=lambda found: found[0])
-    return [_sighting(tape, *found) for found in marks]
+    marks = [(*found, ended) for ended, found in enumerate(_marks(jaxpr, None))]
+    return [_sighting(tape, *found) for found in sorted(marks, key=lambda found: found[0])]
 
 
-def numbered(sightings: list[Sighting]) -> Iterator[tuple[str, Any]]:
-    """Name and output of each call that can be cut; later calls as ``name call=1``."""
+class Place(NamedTuple):
+    """A layer, and which call of it: written as ``name``, or ``name call=1``."""
+
+    name: str
+    call: int
+
+    def __str__(self) -> str:
+        """As `jaxcam.layers` writes it."""
+        return f"{self.name} call={self.call}" if self.call else self.name
+
+
+def free(sightings: list[Sighting]) -> Iterator[tuple[Place, Sighting]]:
+    """Each call that can be cut, and which call of its layer it is."""
     calls = Counter[str]()
-    for name, output, inside in sightings:
-        if inside is None:
-            yield name if not calls[name] else f"{name} call={calls[name]}", output
-            calls[name] += 1
+    for sighting in sightings:
+        if sighting.inside is None:
+            yield Place(sighting.name, calls[sighting.name]), sighting
+            calls[sighting.name] += 1
 
 
 def abstract(tree: Any) -> Any:
@@ -91,11 +106,13 @@ def abstract(tree: Any) -> Any:
     )
 
 
-def _sighting(tape: Tape, index: int, shape: tuple[int, ...], inside: str | None) -> Sighting:
+def _sighting(
+    tape: Tape, index: int, shape: tuple[int, ...], inside: str | None, ended: int
+) -> Sighting:
     name, output = tape.calls[index]
     first = next(filter(is_array, jax.tree.leaves(output)))
     batched = first.shape != shape
-    return Sighting(name, output, inside or ("vmap" if batched else None))
+    return Sighting(name, output, inside or ("vmap" if batched else None), ended)
 
 
 def _marks(jaxpr: Any, inside: str | None) -> Iterator[tuple[int, tuple[int, ...], str | None]]:

@@ -20,7 +20,7 @@ from flax import errors
 from jaxcam.errors import fail
 from jaxcam.split.census import Tape, mark
 from jaxcam.split.passes import Seen, visit
-from jaxcam.split.site import Adapter, Network, Site
+from jaxcam.split.site import Adapter, Network, Site, inputs
 
 _SEEN, _SUBSTITUTE, _LABEL = "jaxcam seen", "jaxcam substitute", "jaxcam label"
 _OURS = {"mutable", "capture_intermediates"}
@@ -68,9 +68,10 @@ def run(
         return output
 
     slot = reduce(lambda tree, key: {key: tree}, reversed(site.path), {_SUBSTITUTE: a})
+    positional, named = inputs(x)
     with _calls(watch), _explained(site):
         output, sown = site.model.apply(
-            {**variables, collection: slot}, x, mutable=[collection], **kwargs
+            {**variables, collection: slot}, *positional, mutable=[collection], **named, **kwargs
         )
     at_layer = reduce(lambda tree, key: tree[key], site.path, sown[collection])
     return output, at_layer.get(_SEEN, ())
@@ -91,8 +92,9 @@ def survey(
         for name, tree in variables.items()
         if isinstance(tree, Mapping)
     }
+    positional, named = inputs(x)
     with _calls(watch), _explained("jaxcam.layers(model, x)"):
-        model.apply({**variables, **labels}, x, **kwargs)
+        model.apply({**variables, **labels}, *positional, **named, **kwargs)
 
 
 ADAPTER = Adapter(run, survey)

@@ -18,7 +18,7 @@ from jaxcam.errors import fail
 from jaxcam.split.census import Tape, mark
 from jaxcam.split.passes import Seen, visit
 from jaxcam.split.refusals import refuse_name
-from jaxcam.split.site import Adapter, Network, Site
+from jaxcam.split.site import Adapter, Network, Site, inputs
 
 
 class Watched(nnx.Variable):
@@ -68,8 +68,9 @@ def run(
     layer.jaxcam_seen = Watched((), ref=False, hijax=False)
     if a is not None:
         layer.jaxcam_substitute = Watched(a, ref=False, hijax=False)
+    positional, named = inputs(x)
     try:
-        output = model(x, **kwargs)
+        output = model(*positional, **named, **kwargs)
     except errors.TraceContextError:
         fail(
             str(site),
@@ -88,7 +89,8 @@ def survey(
     for name, layer in _layers(model):
         object.__setattr__(layer, "__class__", _taped(type(layer)))
         layer.jaxcam_tape = nnx.static((tape, name))
-    model(x, **kwargs)
+    positional, named = inputs(x)
+    model(*positional, **named, **kwargs)
 
 
 ADAPTER = Adapter(run, survey)

@@ -6,14 +6,17 @@ its place, so that whatever goes around the layer is right, and XLA removes what
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
 from jaxcam.errors import fail
+from jaxcam.split.arrange import arranged, put_back
+from jaxcam.split.last import located
 from jaxcam.split.pick import describe, holds, pick, replace
 from jaxcam.split.refusals import refuse_layer
-from jaxcam.split.site import Site, join
+from jaxcam.split.site import Site, batch_of, join
 from jaxcam.types import Split
 
 
@@ -37,17 +40,21 @@ def cut(site: Site, weights: Any, arrays: tuple[Any, ...]) -> Split:
     return Split(Partial(features, site, weights, arrays), Partial(scores, site, weights, arrays))
 
 
-def features(site: Site, weights: Any, arrays: tuple[Any, ...], x: Array) -> Array:
+def features(site: Site, weights: Any, arrays: tuple[Any, ...], x: Any) -> Array:
     """``a``: the layer's output for ``x``."""
+    site = located(site, weights, arrays, x)
     output, seen = _run(site, weights, arrays, None, x)
     a = seen[site.call].value
+    if site.to_map is not None:
+        a = arranged(str(site), site.to_map, a)
     _check_activations(site, a, x)
     _check_scores(site, _logits(site, output), x)
     return a
 
 
-def scores(site: Site, weights: Any, arrays: tuple[Any, ...], a: Array, x: Array) -> Array:
+def scores(site: Site, weights: Any, arrays: tuple[Any, ...], a: Array, x: Any) -> Array:
     """``[batch, classes]`` of ``x`` with ``a`` in place of the layer's output."""
+    site = located(site, weights, arrays, x)
     _check_activations(site, a, x)
     output, _ = _run(site, weights, arrays, a, x)
     logits = _logits(site, output)
@@ -73,18 +80,20 @@ def visit(site: Site, before: tuple[Seen, ...], output: Any, a: Array | None) ->
         )
     if a is None:
         return output, Seen(layer, jnp.zeros(0))
-    if a.shape != layer.shape:
+    shape = layer if site.to_map is None else jax.eval_shape(site.to_map, layer)
+    if a.shape != shape.shape:
         fail(
             f"{site}.scores(a, x)",
-            needs=f"a of the layer's own shape, {describe(layer)}",
+            needs=f"a of the layer's own shape, {describe(shape)}",
             got=describe(a),
             remedy="Pass features(x), or something of its shape, and the same batch of x.",
         )
-    return replace(output, layer, a), Seen(None, jnp.zeros(0))
+    new = a if site.to_map is None else put_back(str(site), site.to_map, layer, a)
+    return replace(output, layer, new), Seen(None, jnp.zeros(0))
 
 
 def _run(
-    site: Site, weights: Any, arrays: tuple[Any, ...], a: Array | None, x: Array
+    site: Site, weights: Any, arrays: tuple[Any, ...], a: Array | None, x: Any
 ) -> tuple[Any, tuple[Seen, ...]]:
     """Run the model once, or say why the layer cannot be watched in it.
 
@@ -110,7 +119,7 @@ def _logits(site: Site, output: Any) -> Array:
     return pick(output, site.logits, call=str(site), what="a model's output", option="logits")
 
 
-def _check_activations(site: Site, a: Array, x: Array) -> None:
+def _check_activations(site: Site, a: Array, x: Any) -> None:
     """``[batch, *spatial, k]``, floating, with the batch of ``x`` and at least one spatial axis."""
     shapes = f"{describe(a)} for x {describe(x)}"
     if not jnp.issubdtype(a.dtype, jnp.floating):
@@ -127,7 +136,7 @@ def _check_activations(site: Site, a: Array, x: Array) -> None:
             got=f"{shapes}, which has no spatial axis",
             remedy="Take a layer before the pooling or the flattening, such as a convolution.",
         )
-    if a.ndim < 3 or x.ndim < 1 or a.shape[0] != x.shape[0]:
+    if a.ndim < 3 or a.shape[0] != batch_of(x):
         fail(
             str(site),
             needs="activations [batch, *spatial, k] with the batch axis of x first",
@@ -136,11 +145,11 @@ def _check_activations(site: Site, a: Array, x: Array) -> None:
         )
 
 
-def _check_scores(site: Site, logits: Array, x: Array) -> None:
-    if logits.ndim != 2 or logits.shape[0] != x.shape[0]:
+def _check_scores(site: Site, logits: Array, x: Any) -> None:
+    if logits.ndim < 2 or logits.shape[0] != batch_of(x):
         fail(
             str(site),
-            needs="scores [batch, classes] from the model",
+            needs="scores [batch, classes] from the model (or [batch, *spatial, classes])",
             got=f"{describe(logits)} for x {describe(x)}",
             remedy="Say what the scores are by logits=, an index, a key or a function of the "
             "model's output, and pass x with its batch axis.",

@@ -12,7 +12,10 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxcam.errors import fail
+from jaxcam.split.arrange import ToMap
 from jaxcam.split.pick import Choice, is_array
+
+AUTO = "auto"
 
 
 class Adapter(NamedTuple):
@@ -55,13 +58,19 @@ class Site:
     path: tuple[str, ...]
     call: int
     select: Choice
+    to_map: ToMap | None
     logits: Choice
     arguments: Arguments
 
     @property
+    def is_auto(self) -> bool:
+        """Whether the layer is still to be found: `jaxcam.last_layer`."""
+        return not self.path
+
+    @property
     def layer(self) -> str:
         """The layer's name as `jaxcam.layers` writes it."""
-        return "/".join(self.path)
+        return "/".join(self.path) or AUTO
 
     def __eq__(self, other: object) -> bool:
         """By value, and at once where it is the same object, as in most dispatches."""
@@ -79,7 +88,7 @@ class Site:
 
 
 def _parts(site: Site) -> tuple[Any, ...]:
-    where = (site.adapter, site.path, site.call, site.select, site.logits)
+    where = (site.adapter, site.path, site.call, site.select, site.to_map, site.logits)
     return where, site.arguments, site.model
 
 
@@ -115,6 +124,19 @@ def join(arguments: Arguments, arrays: tuple[Any, ...]) -> dict[str, Any]:
     rest = iter(arrays)
     leaves = [next(rest) if value is None else value[1] for value in arguments.values]
     return jax.tree.unflatten(arguments.structure, leaves)
+
+
+def inputs(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How a model is called on ``x``: a tuple is several arguments, a dict several by name."""
+    if type(x) is tuple:
+        return x, {}
+    return ((), x) if type(x) is dict else ((x,), {})
+
+
+def batch_of(x: Any) -> int | None:
+    """The length of the batch axis, which all inputs share; None where one has none."""
+    sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(x)}
+    return sizes.pop()[0] if len(sizes) == 1 and () not in sizes else None
 
 
 def _hashable(value: Any) -> bool:

@@ -116,6 +116,7 @@ def test_no_error_where_elements_do_not_mix():
     assert max(abs(np.asarray(error)).max() for error in errors) < 1e-12
 
 
+@pytest.mark.slow
 def test_chunk_size_and_jit_change_nothing_but_rounding():
     u, key = log_score("fc_gelu"), jax.random.key(1)
     with jax.enable_x64(True):

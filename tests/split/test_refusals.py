@@ -323,7 +323,6 @@ def test_layers_without_a_map(form, words):
     [
         (pair, ["a model's output that is one array", "logits="]),
         (lambda y: y[0], ["scores [batch, classes]", "float32[4]"]),
-        (lambda y: y[:, None], ["scores [batch, classes]", "float32[2,1,4]"]),
         (lambda y: y[:1], ["scores [batch, classes]", "float32[1,4]"]),
     ],
 )
