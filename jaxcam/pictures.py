@@ -32,7 +32,7 @@ def read(path: Path) -> Image.Image:
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except Exception as error:
-        words = str(error).replace(f" {str(path)!r}", "")
+        words = " ".join(str(error).replace(f" {str(path)!r}", "").split()).rstrip(".")
         remedy = "Is it complete, and of a format that Pillow reads?"
         if isinstance(error, Image.DecompressionBombError):
             remedy = "Make it smaller first."
@@ -77,10 +77,8 @@ def part(picture: Image.Image, box: Box, longest: int) -> NDArray[np.uint8]:
     left, top, right, bottom = box
     scale = min(1.0, longest / max(right - left, bottom - top))
     inside = max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height)
-    x0, y0, x1, y1 = (
-        round((edge - start) * scale)
-        for edge, start in zip(inside, (left, top, left, top), strict=True)
-    )
+    x0, x1 = (round((edge - left) * scale) for edge in inside[::2])
+    y0, y1 = (round((edge - top) * scale) for edge in inside[1::2])
     canvas = Image.new("RGB", _size((right - left) * scale, (bottom - top) * scale))
     size = _size(x1 - x0, y1 - y0)
     canvas.paste(picture.resize(size, Image.Resampling.LANCZOS, box=inside), (x0, y0))

@@ -327,6 +327,8 @@ REFUSED = {
     "out below a file": (["--out", "text.png/x.png"], "a folder that exists"),
     "out is no PNG": (["--out", "x.jpg"], r"ends in \.png; got x\.jpg"),
     "out is the image": (["whole.png", "--out", "./whole.png"], "another file than the picture"),
+    "unknown model": (["--model", "gelv"], "got gelv. Did you mean gelu"),
+    "weights of a bundled model": (["--weights", "x.pth"], "nothing for gelu, which is bundled"),
     "out name too long": (["--out", "x" * 300 + ".png"], "File name too long"),
 }
 
@@ -372,7 +374,6 @@ def test_a_question_without_an_answer_is_one_line(words, said, capsys, folder):
         (["explain", "--scheme", "sobol"], "invalid choice"),
         (["explain", "--method", "grad_cam", "--tolerance", "0.1"], "not to grad_cam"),
         (["explain", "--seed", "-1"], "from 0 on"),
-        (["explain", "--model", "swish"], "gelu"),
         (["explain", "in.png", "--scene", "1"], "not allowed with"),
         (["explain", "--method", "grad_cam", "--poles", "raw"], "not to grad_cam"),
         (["explain", "--method", "grad_cam", "--order", "2"], "--order belongs to taylor_cam"),
@@ -439,8 +440,8 @@ def test_a_folder_that_cannot_be_written_to_is_refused(capsys, folder, no_answer
 def test_a_link_is_followed_and_rights_are_the_usual_ones(folder):
     (folder / "other").mkdir()
     (folder / "x.png").symlink_to(folder / "other" / "y.png")
-    path = output.check(folder / "x.png", None)
-    output.write(path, lambda draft: draft.write_bytes(b"done"))
+    (path,) = output.check(folder / "x.png", [])
+    output.write({path: lambda draft: draft.write_bytes(b"done")})
     assert (folder / "x.png").is_symlink()
     assert (folder / "other" / "y.png").read_bytes() == b"done"
     (folder / "usual").touch()

@@ -126,7 +126,9 @@ def test_a_network_of_the_zoo(tmp_path, monkeypatch):
 
     def load(name, weights):
         asked.append((name, weights))
-        return zoo.Loaded(model, zoo.Card(name, weights, "timm", small, "here", 300, None, ""))
+        return zoo.Loaded(
+            model, zoo.Card(name, weights, "timm", small, "here", 300, None, "", None)
+        )
 
     monkeypatch.setattr(zoo, "load", load)
     monkeypatch.chdir(tmp_path)

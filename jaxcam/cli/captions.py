@@ -92,7 +92,8 @@ def removal_notes(facts: Facts) -> tuple[str, ...]:
 
 def _caption(facts: Facts, derivatives: str, found: Facts) -> str:
     options = facts["options"]
-    words = [f"{METHODS[facts['method']]} at {facts['layer']}", derivatives]
+    fused = f" ({options['fuse']} of the maps)" if "layers" in found else ""
+    words = [f"{METHODS[facts['method']]} at {facts['layer']}{fused}", derivatives]
     if found["samples"]:
         words.append(f"{found['samples']} samples, noise {options['noise']:g}")
     elif facts["method"] == "smooth_grad_cam_pp":

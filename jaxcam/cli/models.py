@@ -1,8 +1,9 @@
 """The networks of the command line, bundled or published: one form for all that asks about them."""
 
 import difflib
+import re
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,10 +16,12 @@ from jaxcam.bundled.network import KINDS
 from jaxcam.cli import classes
 from jaxcam.errors import fail
 from jaxcam.pictures import Box
+from jaxcam.split import last_layer, split, tokens
 from jaxcam.split import layers as every_layer
-from jaxcam.split import split
 from jaxcam.types import Split
 
+AUTO = "auto"
+TOKENS = 3  # axes: [batch, token, k]
 WEIGHTS = "a .safetensors or .pth file, a folder with one, or hf://owner/name"
 
 
@@ -29,8 +32,9 @@ class Model(NamedTuple):
     None where it depends on the picture. class_names: one for each class. prepare: an upright RGB
     picture as an input, without the batch axis. seen: the part of a picture of (width, height) that
     the network sees. scene: a bundled picture, for a network that knows what is in it. load: gives
-    the Flax module, and its variables if it has them apart. identity: what decides its results
-    besides its name, in plain values. origin: where that comes from, in words.
+    the Flax module, and its variables if it has them apart. tokens: how many stand before those of
+    the picture, where layers give tokens. identity: what decides its results besides its name, in
+    plain values. origin: where that comes from, in words.
     """
 
     name: str
@@ -39,15 +43,50 @@ class Model(NamedTuple):
     class_names: tuple[str, ...]
     prepare: Callable[[Image.Image], NDArray]
     seen: Callable[[tuple[int, int]], Box]
-    scene: Callable[[int], bundled.Scene] | None
     load: Callable[[], tuple[Any, Any]]
-    identity: dict[str, Any]
-    origin: dict[str, str]
+    scene: Callable[[int], bundled.Scene] | None = None
+    tokens: int | None = None
+    identity: Mapping[str, Any] = {}
+    origin: Mapping[str, str] = {}
 
-    def split(self, layer: str) -> Split:
-        """Load the network and cut it at a layer."""
-        module, variables = self.load()
-        return split(module, layer, variables=variables)
+
+class Cut(NamedTuple):
+    """A network cut at a layer, which is called ``layer`` whatever it was asked for by."""
+
+    layer: str
+    split: Split
+    notes: tuple[str, ...]
+
+
+def cuts(model: Model, layers: Sequence[str], shape: Sequence[int]) -> list[Cut]:
+    """Load a network and cut it at layers, for inputs of that shape, without the batch axis."""
+    module, variables = model.load()
+    x = jax.ShapeDtypeStruct((1, *shape), "float32")
+    return [_cut(model, module, variables, layer, x) for layer in layers]
+
+
+def _cut(model: Model, module: Any, variables: Any, layer: str, x: jax.ShapeDtypeStruct) -> Cut:
+    notes: tuple[str, ...] = ()
+    if layer == AUTO:
+        layer = last_layer(module, x, variables=variables)
+        if model.tokens is not None:
+            notes = (
+                f"layer auto is {layer}, the last one that is a picture; behind it are tokens, "
+                "which 'jaxcam layers' lists",
+            )
+    named = re.fullmatch(r"(.*) call=(\d+)", layer)  # as 'jaxcam layers' says it
+    name, call = (named[1], int(named[2])) if named else (layer, 0)
+    network = split(module, name, call=call, variables=variables)
+    if model.tokens is None or jax.eval_shape(network.features, x).ndim != TOKENS:
+        return Cut(layer, network, notes)
+    to_map = tokens(before=model.tokens)
+    network = split(module, name, call=call, variables=variables, to_map=to_map)
+    rows, columns, _ = jax.eval_shape(network.features, x).shape[1:]
+    said = (
+        f"{layer} gives tokens: the map is the {rows} x {columns} of the picture, and the first "
+        f"{model.tokens} (the class token) stays as it is"
+    )
+    return Cut(layer, network, (*notes, said))
 
 
 def find(asked: Namespace) -> Model:
@@ -100,11 +139,9 @@ def _bundled(name: Any) -> Model:
         shape=(bundled.SIZE, bundled.SIZE, 1),
         class_names=bundled.CLASS_NAMES,
         prepare=bundled.prepare,
-        seen=lambda size: (0.0, 0.0, *map(float, size)),
-        scene=bundled.scene,
+        seen=lambda size: (0.0, 0.0, float(size[0]), float(size[1])),
         load=lambda: bundled.load(name),
-        identity={},
-        origin={},
+        scene=bundled.scene,
     )
 
 
@@ -127,13 +164,13 @@ def _published(zoo: Any, name: str, weights: str) -> Model:
     fixed = how.crop is not None or isinstance(how.resize, tuple)
     return Model(
         name=name,
-        layer="auto",
+        layer=AUTO,
         shape=(*zoo.input_size(how), 3) if fixed else None,
         class_names=card.class_names or tuple(f"class {i}" for i in range(card.classes)),
         prepare=partial(zoo.prepare, how=how),
         seen=partial(zoo.seen, how=how),
-        scene=None,
         load=lambda: (load(), None),
+        tokens=card.tokens,
         identity={
             "sha256": card.digest,
             "naming": card.naming,

@@ -49,7 +49,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         _check_rows(parser, asked)
     if asked.command == "compare":
         asked.images = [asked.images] if asked.images else []
-        asked.top = None
+        asked.layers = [asked.layer] if asked.layer else None
+        asked.top, asked.fuse = None, "mean"
     return asked
 
 
@@ -65,6 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_pictures(explain, "*")
     _add_question(explain, METHODS)
     explain.add_argument(
+        "--layer", action="append", dest="layers", metavar="LAYER",
+        help="as 'jaxcam layers' names it, or auto, the last one with positions (block3 of the "
+        "bundled networks, else auto); given several times, their maps are fused",
+    )  # fmt: skip
+    explain.add_argument(
+        "--fuse", choices=("mean", "max"), default="mean", help="how; default: mean"
+    )
+    explain.add_argument(
         "--top", type=_at_least(1), metavar="K", help="explain the K most probable classes"
     )
     _add_engine(explain)
@@ -76,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="exact derivatives beside the approximation")
     _add_pictures(compare, "?")
     _add_question(compare, ALPHAS)
+    _add_layer(compare)
     compare.add_argument(
         "--against",
         choices=("exponential", "power"),
@@ -86,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep = commands.add_parser("sweep", help="explain a folder of images")
     sweep.add_argument("images", nargs="+", type=Path, metavar="IMAGES", help="files and folders")
     _add_question(sweep, METHODS)
+    _add_layer(sweep)
     _add_engine(sweep)
     _add_run(sweep)
     layers = commands.add_parser("layers", help="list the layers that can be explained")
@@ -124,6 +135,10 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _add_layer(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--layer", help="as 'jaxcam layers' names it, or auto")
+
+
 def _add_pictures(command: argparse.ArgumentParser, count: str) -> None:
     picture = command.add_mutually_exclusive_group()
     picture.add_argument(
@@ -136,7 +151,6 @@ def _add_question(command: argparse.ArgumentParser, methods: Sequence[str]) -> N
     """What is explained, and by which method: the same words for one map as for many."""
     _add_model(command)
     add = command.add_argument
-    add("--layer", help="as 'jaxcam layers' names it (block3)")
     add("--class", dest="class_name", metavar="NAME", help="or its index; default: the top class")
     add("--class-names", type=Path, metavar="FILE",
         help="a name a line, or a JSON list or object {index: name}")  # fmt: skip

@@ -60,9 +60,11 @@ def save_picture(picture: "Image.Image", path: Path) -> None:
 
     A format has a largest size: 16,383 pixels a side for WebP, 65,500 for JPEG.
     """
-    options = {"quality": 92, "subsampling": 0} if path.suffix != ".png" else {}
     try:
-        picture.save(path, **options)
+        if path.suffix == ".png":
+            picture.save(path)
+        else:
+            picture.save(path, quality=92, subsampling=0)
     except (ValueError, SystemError) as error:
         got = f"{picture.width} x {picture.height} pixels, and {error}"
         fail("--overlay", needs="a picture that the format can hold", got=got,

@@ -6,6 +6,7 @@ from argparse import Namespace
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
@@ -15,13 +16,14 @@ from jaxcam import methods, pictures, targets
 from jaxcam.cam import cam
 from jaxcam.cli import models, progress
 from jaxcam.cli.classes import index_of
-from jaxcam.cli.models import Model
+from jaxcam.cli.models import Cut, Model
 from jaxcam.errors import fail
+from jaxcam.maps import fuse
 from jaxcam.pictures import Box
 from jaxcam.removal import check_removal, signed_map
 from jaxcam.smoothing import smooth
 from jaxcam.targets import Target
-from jaxcam.types import CAM, ChunkSize, Method, Shared, Split, shared
+from jaxcam.types import CAM, ChunkSize, Method, Report, Shared, shared
 
 
 class Picture(NamedTuple):
@@ -39,13 +41,17 @@ class Picture(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What is asked; all but the engine. ``x`` has a row for each of the pictures."""
+    """What is asked; all but the engine.
+
+    ``x`` has a row for each of the pictures. cuts: the network at each of the layers, whose maps
+    are fused by ``how``.
+    """
 
     model: Model
     pictures: tuple[Picture, ...]
     x: NDArray[np.float32]
-    layer: str
-    split: Split
+    cuts: list[Cut]
+    how: str
     method: Method
     target: Target
     seed: int
@@ -56,13 +62,17 @@ class Answer(NamedTuple):
     """The result of one row, ``cam`` without its batch axis and in the host's memory.
 
     seconds: of all rows, ``first``, up to the end of the first step and so with compilation, and
-    ``rest``. boxes: those of the picture if they are of the class that was explained.
+    ``rest``. boxes: those of the picture if they are of the class that was explained. notes: what
+    else there is to say. parts: of a fused map, the answer at each layer.
     """
 
     picture: Picture
     cam: CAM
+    layer: str
     seconds: dict[str, float]
     boxes: list[list[int]]
+    notes: tuple[str, ...]
+    parts: "tuple[Answer, ...]" = ()
 
 
 class Removed(NamedTuple):
@@ -80,16 +90,28 @@ def ask(asked: Namespace) -> Question:
     model = models.find(asked)
     target = target_of(asked, model)
     shown, x = _inputs(asked, model, images)
-    layer = asked.layer or model.layer
+    cuts = models.cuts(model, asked.layers or [model.layer], x.shape[1:])
     question = Question(
-        model, shown, x, layer, model.split(layer), method, target, asked.seed, asked.chunk_size
+        model, shown, x, cuts, asked.fuse, method, target, asked.seed, asked.chunk_size
     )
     return question if asked.top is None else _of_top_classes(question, asked.top)
 
 
 def answer(question: Question, engine: str, name: str) -> list[Answer]:
     """Compute a map for each row, with a display called ``name`` for a person who waits."""
+    each = [_at(question, cut, engine, name) for cut in question.cuts]
+    if len(each) == 1:
+        return each[0]
+    maps = [jnp.stack([row.cam.map for row in rows]) for rows in each]
+    fused = fuse(maps, how=question.how)
+    parts = zip(*each, strict=True)
+    return [_fused(map, row) for map, row in zip(np.asarray(fused), parts, strict=True)]
+
+
+def _at(question: Question, cut: Cut, engine: str, name: str) -> list[Answer]:
+    """Compute the maps at one layer."""
     began = first = time.perf_counter()
+    name = name if len(question.cuts) == 1 else f"{name} {cut.layer}"
     with progress.shown(name) as show:
 
         def step(done: int, total: int) -> None:
@@ -98,7 +120,7 @@ def answer(question: Question, engine: str, name: str) -> list[Answer]:
             show(done, total)
 
         found = cam(
-            question.split, question.x, question.method, question.target,
+            cut.split, question.x, question.method, question.target,
             key=jax.random.key(question.seed), engine=engine, chunk_size=question.chunk_size,
             progress=step,
         )  # fmt: skip
@@ -108,9 +130,33 @@ def answer(question: Question, engine: str, name: str) -> list[Answer]:
     seconds = {"first": first - began, "rest": ended - first}
     rows = (jax.tree.map(lambda v, i=i: v[i], found) for i in range(len(question.x)))
     return [
-        Answer(picture, row, seconds, picture.boxes if int(row.target) == picture.truth else [])
+        Answer(
+            picture, row, cut.layer, seconds,
+            picture.boxes if int(row.target) == picture.truth else [],
+            (*cut.notes, *row.diagnostics.report.notes),
+        )
         for picture, row in zip(question.pictures, rows, strict=True)
-    ]
+    ]  # fmt: skip
+
+
+def _fused(map: NDArray, parts: tuple[Answer, ...]) -> Answer:
+    """Join the answers of several layers; what is measured of one map is not known of the mean."""
+    last, reports = parts[-1], [part.cam.diagnostics.report for part in parts]
+    engines = dict.fromkeys(report.engine for report in reports)
+    said = [f"{part.layer}: {report.proof}" for part, report in zip(parts, reports, strict=True)]
+    diagnostics = last.cam.diagnostics._replace(
+        report=Report(
+            " and ".join(engines), all(report.exact for report in reports), "; ".join(said)
+        ),
+        poles=None, effective_samples=None, top_class_kept=None, standard_error=None,
+        relative_error=None, blank=(map == 0).all(),
+    )  # fmt: skip
+    seconds = {name: sum(part.seconds[name] for part in parts) for name in last.seconds}
+    notes = dict.fromkeys(f"{part.layer}: {note}" for part in parts for note in part.notes)
+    return last._replace(
+        cam=last.cam._replace(map=map, diagnostics=diagnostics), parts=parts,
+        layer=" and ".join(part.layer for part in parts), seconds=seconds, notes=tuple(notes),
+    )  # fmt: skip
 
 
 def remove(question: Question) -> Removed:
@@ -120,7 +166,7 @@ def remove(question: Question) -> Removed:
     with progress.shown("true removal"):
         # Of Taylor's orders the first is the cheapest, and only the removals are used.
         found = check_removal(
-            question.split, question.x, question.target,
+            question.cuts[0].split, question.x, question.target,
             order=1, samples=math.prod(shape), chunk_size=question.chunk_size,
         )  # fmt: skip
     signed = signed_map(found.elements[0], found.removal[0], shape)
@@ -130,7 +176,7 @@ def remove(question: Question) -> Removed:
 
 def activations(question: Question) -> tuple[int, ...]:
     """Give the shape of the layer's output for one picture."""
-    return jax.eval_shape(question.split.features, question.x).shape[1:]
+    return jax.eval_shape(question.cuts[0].split.features, question.x).shape[1:]
 
 
 def method_of(asked: Namespace) -> Method:
@@ -196,7 +242,7 @@ def _of_top_classes(question: Question, count: int) -> Question:
     if count > classes:
         remedy = f"The network scores {classes} classes."
         fail("--top", needs=f"at most {classes}", got=count, remedy=remedy)
-    scores = np.asarray(_scores(shared(question.split), question.x))[0]
+    scores = np.asarray(_scores(shared(question.cuts[0].split), question.x))[0]
     top = np.argsort(-scores, kind="stable")[:count]
     return question._replace(
         pictures=question.pictures * count,

@@ -14,7 +14,8 @@ from jaxcam.cli.question import Answer, Picture, Question, Removed
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 NOT_OPTIONS = (
-    "command", "json", "images", "out", "overlay", "model", "weights", "layer", "method",
+    "command", "json", "images", "out", "overlay", "model", "weights", "layer",
+    "layers", "method",
 )  # fmt: skip
 
 
@@ -25,7 +26,7 @@ def setting(asked: Namespace, question: Question) -> dict[str, Any]:
         "command": asked.command,
         "model": model.name,
         "weights": {**model.origin, **model.identity} or None,
-        "layer": question.layer,
+        "layer": " and ".join(cut.layer for cut in question.cuts),
         "method": asked.method,
         "options": {k: v for k, v in vars(asked).items() if k not in NOT_OPTIONS},
         **environment(),
@@ -68,12 +69,19 @@ def findings(answer: Answer) -> dict[str, Any]:
         "exact": report.exact,
         "proof": report.proof,
         "samples": 0 if taken is None else taken,
-        "notes": report.notes,
+        "notes": answer.notes,
         "diagnostics": diagnostics(answer),
         "map": found.map,
         "localisation": _localisation(answer.picture, found.map, answer.boxes),
         "seconds": answer.seconds,
-    }
+    } | _parts(answer)
+
+
+def _parts(answer: Answer) -> dict[str, Any]:
+    """Say what was found at each layer, where several are fused."""
+    parts = [{"layer": part.layer, "shape": part.cam.map.shape} | findings(part)
+             for part in answer.parts]  # fmt: skip
+    return {"layers": parts} if parts else {}
 
 
 def removals(true: Removed, orders: dict[str, Answer], exact: Answer) -> dict[str, Any]:
@@ -91,7 +99,8 @@ def removals(true: Removed, orders: dict[str, Answer], exact: Answer) -> dict[st
 
 
 def _localisation(picture: Picture, map: Any, boxes: list) -> dict[str, Any] | None:
-    return localisation(map, boxes, picture.image.size[::-1]) if boxes else None
+    width, height = picture.image.size
+    return localisation(map, boxes, (height, width)) if boxes else None
 
 
 def diagnostics(answer: Answer) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from jaxcam import pictures
 from jaxcam.cam import cam
 from jaxcam.cli import models, progress, report
-from jaxcam.cli.models import Model
+from jaxcam.cli.models import Cut, Model
 from jaxcam.cli.question import method_of, target_of
 from jaxcam.errors import JaxcamWarning, fail
 from jaxcam.sweep import Job, Launch, Summary, find, folder, make_plan, run
@@ -36,19 +36,20 @@ def facts(asked: Namespace) -> dict[str, Any]:
     asked.layer = asked.layer or model.layer
     target = target_of(asked, model)
     settings = report.plain(_settings(asked, model, target))
+    cut: list[Cut] = []
     planned = make_plan(found.paths, settings, batch=asked.batch)
     try:
         with progress.counted("sweep", "images") as show:
             ended = run(
-                planned, asked.out, lambda: _job(asked, model, target),
+                planned, asked.out, lambda: _job(asked, model, target, cut),
                 resume=asked.resume, launch=_launch(asked), progress=show,
             )  # fmt: skip
     except KeyboardInterrupt:
         raise KeyboardInterrupt("what was written stays, and --resume goes on with it") from None
     _warn(ended, found.twice, asked.out)
     return report.plain(
-        _about(asked, settings)
-        | _ended(ended, found.twice)
+        _about(asked, settings, cut)
+        | _ended(ended, found.twice, cut)
         | {"maps": asked.out / folder.MAPS, "table": asked.out / folder.TABLE}
         | {"seconds": time.perf_counter() - began, **report.environment()}
     )
@@ -65,7 +66,8 @@ def _settings(asked: Namespace, model: Model, target: Target) -> dict[str, Any]:
     }
 
 
-def _job(asked: Namespace, model: Model, target: Target) -> Job:
+def _job(asked: Namespace, model: Model, target: Target, cut: list[Cut]) -> Job:
+    """Load the network, once the processes have met; ``cut`` gets where it was cut."""
     method = method_of(asked)
     key = jax.random.key(asked.seed)
     if model.shape is None:
@@ -84,7 +86,8 @@ def _job(asked: Namespace, model: Model, target: Target) -> Job:
     def read(path: Path) -> NDArray:
         return model.prepare(pictures.read(path))
 
-    return Job(model.split(asked.layer), explain, read, model.class_names, model.shape)
+    cut += models.cuts(model, [asked.layer], model.shape)
+    return Job(cut[0].split, explain, read, model.class_names, model.shape)
 
 
 def _launch(asked: Namespace) -> Launch | None:
@@ -93,18 +96,18 @@ def _launch(asked: Namespace) -> Launch | None:
     return Launch(asked.coordinator, asked.processes, asked.process, asked.wait)
 
 
-def _about(asked: Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+def _about(asked: Namespace, settings: dict[str, Any], cut: list[Cut]) -> dict[str, Any]:
     options = {name: value for name, value in settings.items() if name not in report.NOT_OPTIONS}
     return {
         "command": asked.command,
         "model": asked.model,
-        "layer": asked.layer,
+        "layer": cut[0].layer if cut else asked.layer,
         "method": asked.method,
         "options": options | {"batch": asked.batch},
     }
 
 
-def _ended(ended: Summary, twice: int) -> dict[str, Any]:
+def _ended(ended: Summary, twice: int, cut: list[Cut]) -> dict[str, Any]:
     """Say how it ended; of engines nothing, where nothing was left to explain."""
     decided = ended.report
     return {
@@ -117,7 +120,7 @@ def _ended(ended: Summary, twice: int) -> dict[str, Any]:
         "engine": decided and decided.engine,
         "exact": decided and decided.exact,
         "proof": decided and decided.proof,
-        "notes": decided.notes if decided else (),
+        "notes": (*(cut[0].notes if cut else ()), *(decided.notes if decided else ())),
     }
 
 

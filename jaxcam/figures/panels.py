@@ -79,7 +79,7 @@ def fit(text: "Text", but: float = 0.0) -> None:
     room = WIDTH - 2 * MARGIN - but
     wide = text.get_window_extent().width / DPI
     if wide > room:
-        text.set_fontsize(text.get_fontsize() * room / wide)
+        text.set_fontsize(float(text.get_fontsize()) * room / wide)
 
 
 def add_axes(figure: "Figure", inches: tuple[float, float, float, float]) -> "Axes":

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEAD, PANEL_HEAD, BETWEEN = 0.84, 0.3, 0.24
-SIDE = 2.25
+SIDES = {2: 3.1, 3: 2.25}  # by the number of panels; words take what is left
 NAME, LINE = 24, 36  # characters that fit beside the panels
 
 
@@ -56,17 +56,18 @@ def rows_figure(rows: Sequence[Row], *, title: str, caption: str, corner: str = 
     `explain_figure`.
     """
     pictures = [checked_image(row.image) for row in rows]
-    tall = [SIDE * min(p.shape[0] / p.shape[1], TALLEST) for p in pictures]
+    count = 3 if any(row.standard_error is not None for row in rows) else 2
+    side = SIDES[count]
+    tall = [side * min(p.shape[0] / p.shape[1], TALLEST) for p in pictures]
     height = HEAD + PANEL_HEAD + sum(tall) + BETWEEN * len(rows)
     figure, height = sheet(title, corner, height)
     at = height - 0.52
     fit(figure.text(MARGIN / WIDTH, at / height, caption, size=MEDIUM, color=QUIET, va="top"))
-    wide = any(row.standard_error is not None for row in rows)
-    columns = [MARGIN + index * (SIDE + GAP) for index in range(4 if wide else 3)]
+    columns = [MARGIN + index * (side + GAP) for index in range(count + 1)]
     floor = height - HEAD - PANEL_HEAD
     for index, (row, picture, up) in enumerate(zip(rows, pictures, tall, strict=True)):
         floor -= up
-        panels = [add_axes(figure, (x, floor, SIDE, up)) for x in columns[:-1]]
+        panels = [add_axes(figure, (x, floor, side, up)) for x in columns[:-1]]
         values = checked_map(row.map)
         draw_picture(panels[0], picture)
         draw_over(panels[1], picture, values, range_of(values), "map over picture")
@@ -74,8 +75,6 @@ def rows_figure(rows: Sequence[Row], *, title: str, caption: str, corner: str = 
             errors = checked_map(row.standard_error)
             scale = 0.0, float(errors.max())
             draw_cells(panels[2], picture, errors, scale, "standard error", ERRORS)
-        elif wide:
-            panels[2].set_axis_off()
         for ax in panels[:2]:
             outline(ax, row.boxes)
         if index:

@@ -34,7 +34,8 @@ class Card(NamedTuple):
     architecture: its name in the zoo. weights: the file or repository they came from. naming: the
     collection in whose names they were written. preprocessing_from: the file that says it, or how
     else it is known. classes: how many. class_names: none where the checkpoint brings none. digest:
-    the file's SHA-256 in hexadecimal.
+    the file's SHA-256 in hexadecimal. tokens: how many stand before those of the picture in layers
+    that give tokens, for `jaxcam.tokens`; None where no layer does.
     """
 
     architecture: str
@@ -45,6 +46,7 @@ class Card(NamedTuple):
     classes: int
     class_names: tuple[str, ...] | None
     digest: str
+    tokens: int | None
 
 
 IMAGENET = Preprocessing(256, (224, 224), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -72,7 +74,7 @@ def prepare(image: Image.Image, how: Preprocessing) -> np.ndarray:
     cut = left >= 0 and top >= 0 and right <= picture.width and bottom <= picture.height
     if how.crop is not None and cut and longer > LONG * shorter:
         # Resized as a whole, 1 x 20,000 pixels would be 256 x 5,000,000.
-        picture = picture.resize(how.crop[::-1], resample, box=box)
+        picture = picture.resize((how.crop[1], how.crop[0]), resample, box=box)
     else:
         picture = picture.resize(_size(picture.size, how.resize), resample)
         if how.crop is not None:

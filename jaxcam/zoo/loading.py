@@ -71,10 +71,11 @@ def describe(name: str, weights: str | Path) -> Described:
 
     preprocessing, source = _preprocessing(call, architecture, checkpoint)
     names = class_names_of(call, checkpoint.config, classes)
-    origin, digest = checkpoint.origin, checkpoint.digest
-    return Described(
-        Card(name, origin, fit.naming, preprocessing, source, classes, names, digest), model
-    )
+    card = Card(
+        name, checkpoint.origin, fit.naming, preprocessing, source, classes, names,
+        checkpoint.digest, architecture.tokens,
+    )  # fmt: skip
+    return Described(card, model)
 
 
 def layers(name: str, preprocessing: Preprocessing | None = None) -> dict[str, Any]:

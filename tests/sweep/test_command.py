@@ -13,8 +13,8 @@ from console import OPTIONS, assert_asked
 from PIL import Image
 
 import jaxcam
-from jaxcam import bundled
-from jaxcam.cli import main, question
+from jaxcam import bundled, pictures
+from jaxcam.cli import main
 from jaxcam.cli import sweep as command
 from jaxcam.split import split
 from jaxcam.sweep.crew import Launch
@@ -73,7 +73,7 @@ def test_a_folder_is_explained_as_its_pictures_are_one_by_one(capsys, photos):
             assert "photos/broken.jpg: needs a picture that can be read" in row["error"]
             assert row["class"] == row["score"] == ""
             continue
-        x = question.read_picture(Path(row["image"]))[None]
+        x = bundled.prepare(pictures.read(Path(row["image"])))[None]
         alone = jaxcam.cam(cut, x, jaxcam.methods.grad_cam())
         np.testing.assert_allclose(map, alone.map[0], rtol=1e-5, atol=1e-6)
         assert int(row["class"]) == int(alone.target[0])
@@ -252,6 +252,7 @@ REFUSED = {
     "no images": (["empty", "--out", "out"], "at least one image; got none in empty"),
     "out is a file": (["photos", "--out", "photos/0.png"], r"needs a folder; got the file"),
     "out below a file": (["photos", "--out", "photos/0.png/x"], "Not a directory"),
+    "model": (["photos", "--out", "out", "--model", "rely"], "got rely. Did you mean relu"),
     "class": (["photos", "--out", "out", "--class", "10"], "from 0 to 9; got 10"),
     "noise": (["photos", "--out", "out", "--noise", "-1"], "noise_level of 0 or more"),
     "layer": (["photos", "--out", "out", "--layer", "blok3"], "block3"),
@@ -288,7 +289,6 @@ def test_a_folder_that_cannot_be_written_to_is_refused(capsys, photos, monkeypat
         (["photos"], "--out"),
         (["--out", "out"], "IMAGES"),
         (["photos", "--out", "out", "--batch", "0"], "from 1 on"),
-        (["photos", "--out", "out", "--model", "swish"], "gelu"),
         (["photos", "--out", "out", "--method", "grad_cam", "--poles", "raw"], "not to grad_cam"),
         (["photos", "--out", "out", "--processes", "2"], "belong together"),
         (["photos", "--out", "out", "--coordinator", "here"], "needs HOST:PORT"),
