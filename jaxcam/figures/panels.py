@@ -78,8 +78,9 @@ def fit(text: "Text", but: float = 0.0) -> None:
     """Make a line that would leave the figure smaller; ``but`` so many inches are not its own."""
     room = WIDTH - 2 * MARGIN - but
     wide = text.get_window_extent().width / DPI
-    if wide > room:
-        text.set_fontsize(float(text.get_fontsize()) * room / wide)
+    while wide > room:  # not in proportion: letters have whole pixels
+        text.set_fontsize(float(text.get_fontsize()) * min(room / wide, 0.98))
+        wide = text.get_window_extent().width / DPI
 
 
 def add_axes(figure: "Figure", inches: tuple[float, float, float, float]) -> "Axes":

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 HEAD, PANEL_HEAD, BETWEEN = 0.84, 0.3, 0.24
 SIDES = {2: 3.1, 3: 2.25}  # by the number of panels; words take what is left
-NAME, LINE = 24, 36  # characters that fit beside the panels
+NAME, LINE = 23, 34  # characters that fit beside the panels
 
 
 class Row(NamedTuple):
@@ -99,4 +99,5 @@ def _write(figure: "Figure", row: Row, left: float, top: float) -> None:
         said = figure.text(
             left, top / height, "\n".join(lines[:most]), va="top", linespacing=1.3, **style
         )
+        fit(said, but=left * WIDTH - MARGIN)
         top = said.get_window_extent().y0 / figure.dpi - 0.07

@@ -95,8 +95,10 @@ def seen(size: tuple[int, int], how: Preprocessing) -> Box:
     """
     resized = _size(size, how.resize)
     box = (0, 0, *resized) if how.crop is None else _centre(resized, how.crop)
-    across, down = size[0] / resized[0], size[1] / resized[1]
-    return box[0] * across, box[1] * down, box[2] * across, box[3] * down
+    left, top, right, bottom = (  # multiplied first: the whole is the whole to the last bit
+        edge * size[i % 2] / resized[i % 2] for i, edge in enumerate(box)
+    )
+    return left, top, right, bottom
 
 
 def input_size(how: Preprocessing) -> tuple[int, int]:
