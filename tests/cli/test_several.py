@@ -1,4 +1,4 @@
-"""Several maps in one figure: of the most probable classes, of several pictures, of several layers."""
+"""Several maps in one figure: of the most probable classes, of pictures, of layers."""
 
 import json
 import re
@@ -175,8 +175,8 @@ def test_an_overlay_that_its_format_cannot_hold_leaves_nothing(capsys, folder):
     words = ("explain", "long.png", *RELU, *PLAIN, "--overlay", "over.webp")
     status, out, err = run(capsys, *words)
     assert (status, out) == (2, "")
-    assert re.fullmatch(r"jaxcam: error: --overlay: needs a picture that the format can hold; "
-                        r"got 2 x 17000 pixels[^\n]*\n", err.splitlines(keepends=True)[-1])  # fmt: skip
+    said = "jaxcam: error: --overlay: needs a picture that the format can hold; got 2 x 17000"
+    assert err.splitlines()[-1].startswith(said)
     assert sorted(folder.iterdir()) == before
 
 
