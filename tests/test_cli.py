@@ -18,7 +18,7 @@ from PIL import Image
 
 import jaxcam
 from jaxcam import bundled, figures
-from jaxcam.cli import commands, main, measure, output, question, report
+from jaxcam.cli import answers, commands, main, measure, output, report
 from jaxcam.errors import JaxcamError, JaxcamWarning
 from jaxcam.split import split
 
@@ -165,7 +165,7 @@ def test_every_option_reaches_the_library(capsys, folder, monkeypatch):
         seen.extend((words, options))
         raise JaxcamError("seen")
 
-    monkeypatch.setattr(question, "cam", cam)
+    monkeypatch.setattr(answers, "cam", cam)
     assert run(capsys, "explain", "--scene", 4, *OPTIONS) == (2, "", "jaxcam: error: seen\n")
     (cut, x, method, target), others = seen
     scene, relu = bundled.scene(4), bundled.load("relu")

@@ -107,7 +107,7 @@ def _picture(facts: Facts) -> str:
     width, height = facts["size"]
     part = max(0, min(right, width) - max(left, 0)) * max(0, min(bottom, height) - max(top, 0))
     share = part / (width * height)
-    cut = f"\nthe {percent(share)} of it that are seen" if share < 0.999 else ""
+    cut = f"\n{percent(share)} of it: what the network sees" if share < 0.999 else ""
     return _short(facts["picture"]) + cut
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from jaxcam import figures, pictures
 from jaxcam.cli import captions, models, output, report
+from jaxcam.cli.answers import Answer, activations, answer, remove
 from jaxcam.cli.measure import difference
-from jaxcam.cli.question import Answer, Picture, Question, activations, answer, ask, remove
+from jaxcam.cli.question import Picture, Question, ask
 from jaxcam.errors import fail
 from jaxcam.methods import taylor_cam
 

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 import jaxcam
+from jaxcam.cli.answers import Answer, Removed
 from jaxcam.cli.measure import difference, localisation
-from jaxcam.cli.question import Answer, Picture, Question, Removed
+from jaxcam.cli.question import Picture, Question
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 NOT_OPTIONS = (

@@ -13,7 +13,7 @@ from published import photo
 
 import jaxcam
 from jaxcam import bundled
-from jaxcam.cli import main, question
+from jaxcam.cli import answers, main
 from jaxcam.split import split
 
 RELU = ("--model", "relu", "--layer", "block4")
@@ -50,13 +50,13 @@ def library(layer: str, x, target=None, samples: int = 3):
 
 def test_the_most_probable_classes(capsys, folder, monkeypatch):
     asked = []
-    cam = question.cam
+    cam = answers.cam
 
     def watched(network, x, method, target, **options):
         asked.append((x.shape, target.class_index))
         return cam(network, x, method, target, **options)
 
-    monkeypatch.setattr(question, "cam", watched)
+    monkeypatch.setattr(answers, "cam", watched)
     facts = run_json(capsys, "--scene", 2, *BLOCK3, "--top", 3, "--samples", 3)
     x = bundled.scene(2).image[None]
     model, variables = bundled.load("relu")
@@ -88,8 +88,8 @@ def test_one_class_is_a_list_of_one(capsys, folder):
 
 def test_several_pictures_are_explained_in_one_program(capsys, folder, monkeypatch):
     batches = []
-    cam = question.cam
-    monkeypatch.setattr(question, "cam", lambda s, x, *w, **o: (batches.append(len(x)),
+    cam = answers.cam
+    monkeypatch.setattr(answers, "cam", lambda s, x, *w, **o: (batches.append(len(x)),
                                                                cam(s, x, *w, **o))[1])  # fmt: skip
     facts = run_json(capsys, "0.png", "1.png", "2.png", *RELU, *PLAIN)
     assert batches == [3]
