@@ -36,7 +36,7 @@ from jaxcam import bundled, methods
 from jaxcam.cli.measure import localisation
 from jaxcam.plan import Network
 from jaxcam.removal import removed, signed_map
-from jaxcam.targets import as_target
+from jaxcam.targets import Aim, as_target
 
 ORDERS = (1, 2, 3)
 ERRORS = ("elements, L2", "elements, median", "signed map, L2", "map, L2")
@@ -226,9 +226,9 @@ def timed(split: Split, x: NDArray, label: int, engine: str, repeats: int) -> Re
 
     def passes(chunk: int) -> Callable[[], Any]:
         def run(split: Split, x: jax.Array, elements: jax.Array) -> jax.Array:
-            network, index = Network(split, target), jnp.asarray(label)
+            network, aim = Network(split, target), Aim(jnp.asarray(label))
             a = network.features(x)
-            return removed(network, a, x, index, elements, chunk_size=chunk)
+            return removed(network, a, x, aim, elements, chunk_size=chunk)
 
         held = jaxcam.Split(*(jax.tree_util.Partial(half) for half in split))
         compiled = jax.jit(run).lower(held, x[0], elements).compile()

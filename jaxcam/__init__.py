@@ -17,6 +17,7 @@ from jaxcam.derivatives import (
 from jaxcam.devices import spread
 from jaxcam.errors import JaxcamError, JaxcamWarning, NotProved
 from jaxcam.half import half_precision
+from jaxcam.layer_costs import LayerCost, explain_layers
 from jaxcam.maps import fuse, normalize, upsample
 from jaxcam.plot import overlay
 from jaxcam.removal import RemovalCheck, check_removal
@@ -33,6 +34,7 @@ __all__ = [
     "Estimate",
     "JaxcamError",
     "JaxcamWarning",
+    "LayerCost",
     "LogDerivatives",
     "NotProved",
     "RemovalCheck",
@@ -43,6 +45,7 @@ __all__ = [
     "check_removal",
     "derivatives",
     "explain_engine",
+    "explain_layers",
     "fuse",
     "half_precision",
     "last_layer",

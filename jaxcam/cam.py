@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcam import devices, explain, maps, noise, samples
+from jaxcam import devices, explain, inputs, maps, noise, samples
 from jaxcam.checks import check_input, check_result
 from jaxcam.derivatives import chunks
 from jaxcam.errors import fail
+from jaxcam.inputs import Inputs, Key
 from jaxcam.job import Clean, Job, Settings
 from jaxcam.methods import grad_cam_pp
 from jaxcam.precision import wide_dtype
@@ -44,6 +45,7 @@ def smooth_grad_cam_pp(
     scheme: str = "independent",
     tolerance: Any = None,
     max_samples: int = 1024,
+    noisy: Key = None,
     chunk_size: ChunkSize = "auto",
     spread: Spread | None = None,
     progress: Progress | None = None,
@@ -59,7 +61,8 @@ def smooth_grad_cam_pp(
         numerator: ``d2`` (Grad-CAM++ at one noiseless sample) or ``d1`` (the paper as printed).
         poles: ``bounded`` or ``raw``, see `jaxcam.alphas.alphas`.
         split, x, target, key, engine, channels, neurons, chunk_size, spread, progress: as in `cam`.
-        num_samples, noise_level, sample_weights, scheme, tolerance, max_samples: as in `smooth`.
+        num_samples, noise_level, sample_weights, scheme, tolerance, max_samples, noisy: as in
+            `smooth`.
 
     Deviations from the paper: the numerator is D2 by default, and poles are bounded. Both are
     options.
@@ -84,6 +87,7 @@ def smooth_grad_cam_pp(
         scheme=scheme,
         tolerance=tolerance,
         max_samples=max_samples,
+        noisy=noisy,
     )
     return cam(
         split, x, method, target, key=key, engine=engine, channels=channels, neurons=neurons,
@@ -115,7 +119,8 @@ def cam(
 
     Args:
         split: a network cut at the layer to explain, from `jaxcam.split` or a pair of functions.
-        x: inputs ``[batch, *spatial, channel]``, floating.
+        x: inputs ``[batch, *spatial, channel]``, floating; or a tuple or dict of several inputs,
+            which the split's functions take as they are.
         method: what turns derivatives into weights.
         target: from `jaxcam.targets`; a class index, or one per image, means ``exp_logit`` of it;
             None the top class of each image.
@@ -146,9 +151,10 @@ def cam(
     """
     x = check_input(x, method.name)
     chunk = chunks.checked(chunk_size)
-    devices.check(spread, len(x), shown=progress is not None)
+    batch = inputs.batch_of(x) or 0
+    devices.check(spread, batch, shown=progress is not None)
     target, (channels, neurons) = as_target(target), maps.check_subset(channels, neurons)
-    numbers, compiled = _noise(method, key, x)
+    numbers, compiled = _noise(method, key, x, batch)
     job = Job(shared(split), x, target, *numbers, channels, neurons)
     settings = Settings(compiled, engine, chunk, spread)
     if spread is not None:
@@ -168,9 +174,9 @@ class _Numbers(NamedTuple):
     tolerance: Array
 
 
-def _noise(method: Method, key: Array | None, x: Array) -> tuple[_Numbers, Method]:
+def _noise(method: Method, key: Array | None, x: Inputs, batch: int) -> tuple[_Numbers, Method]:
     """Take the numbers out of the method, and leave what the program is compiled for."""
-    wide = wide_dtype(x.dtype)
+    wide = wide_dtype(inputs.dtype_of(x))
     smoothing = method.smoothing
     if smoothing is None:
         zero = jnp.zeros((), wide)
@@ -179,8 +185,9 @@ def _noise(method: Method, key: Array | None, x: Array) -> tuple[_Numbers, Metho
         fail(method.name, needs="a key", got="none", remedy="Pass key=jax.random.key(0).")
     tolerance = smoothing.tolerance if smoothing.adaptive else 0.0
     given = (smoothing.noise_level, smoothing.temper, tolerance)
-    bare = smoothing._replace(noise_level=None, temper=None, tolerance=None)
-    keys = noise.keys_of(key, len(x))
+    noisy = inputs.noisy_key(method.name, x, smoothing.noisy)
+    bare = smoothing._replace(noise_level=None, temper=None, tolerance=None, noisy=noisy)
+    keys = noise.keys_of(key, batch)
     arrays = (jnp.asarray(value, wide) for value in given)
     return _Numbers(keys, *arrays), method._replace(smoothing=bare)
 

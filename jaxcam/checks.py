@@ -12,13 +12,30 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxcam.errors import JaxcamWarning, fail
+from jaxcam.inputs import Inputs, batch_of, is_several
 from jaxcam.types import CAM, Diagnostics, Method, Smoothing
 
 FEW = 0.25  # of the samples: where fewer carry the weight, the user is told
 
 
-def check_input(x: Any, call: str) -> Array:
+def check_input(x: Any, call: str) -> Inputs:
     """Refuse what is no batch of finite inputs, for a call of that name."""
+    if not is_several(x):
+        return _checked(x, call)
+    # Not jax.tree.map: an input that is None, or several itself, is to be refused.
+    several = dict(enumerate(x)) if isinstance(x, tuple) else x
+    values = {key: _one_of(value, f"{call}: x[{key!r}]") for key, value in several.items()}
+    if not any(jnp.issubdtype(value.dtype, jnp.floating) for value in values.values()):
+        got = ", ".join(str(value.dtype) for value in values.values()) or "none"
+        fail(call, needs="a floating input among x", got=got, remedy="Convert as in training.")
+    if batch_of(values) is None:
+        got = ", ".join(f"{key!r}: {value.shape}" for key, value in values.items())
+        remedy = "Give each input the batch axis first, and as many examples."
+        fail(call, needs="inputs of one batch", got=got, remedy=remedy)
+    return tuple(values.values()) if isinstance(x, tuple) else values
+
+
+def _checked(x: Any, call: str) -> Array:
     x = x if isinstance(x, Array) else np.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         fail(
@@ -34,7 +51,20 @@ def check_input(x: Any, call: str) -> Array:
             got=f"shape {x.shape}",
             remedy="Add the batch axis: x[None].",
         )
-    x = jnp.asarray(x)
+    return _finite(jnp.asarray(x), call)
+
+
+def _one_of(value: Any, call: str) -> Array:
+    """One of several inputs: any array with a batch axis, which need not be floating."""
+    value = value if isinstance(value, Array) else np.asarray(value)
+    numeric = value.dtype == bool or jnp.issubdtype(value.dtype, jnp.number)
+    if not numeric or math.prod(value.shape) == 0 or not value.ndim:
+        got = f"{value.dtype} of shape {value.shape}"
+        fail(call, needs="an array [batch, ...]", got=got, remedy="Give it the batch axis.")
+    return _finite(jnp.asarray(value), call)
+
+
+def _finite(x: Array, call: str) -> Array:
     if not isinstance(x, Tracer) and not bool(_all_finite(x)):
         fail(call, needs="finite input", got="NaN or infinity in x", remedy="Clean the input.")
     return x

@@ -12,27 +12,28 @@ from jax import Array
 from jaxcam.derivatives.auto import engine_named
 from jaxcam.derivatives.bell import bell, raw, unit
 from jaxcam.derivatives.traced import trace
+from jaxcam.inputs import Inputs
 from jaxcam.job import Settings
 from jaxcam.plan import Network
 from jaxcam.precision import widen
-from jaxcam.targets import Target
+from jaxcam.targets import Aim, Target
 from jaxcam.types import Derivatives, LogDerivatives, Method, Report
 
 
 def differentiate(
-    network: Network, settings: Settings, report: Report, a: Array, x: Array, index: Array
+    network: Network, settings: Settings, report: Report, a: Array, x: Inputs, aim: Aim
 ) -> tuple[LogDerivatives, tuple[Array, Array]]:
     """Differentiate the score of one example, and give the scores and ``u`` on the way."""
 
-    def score(wide: Array, x: Array, index: Array) -> tuple[Array, tuple[Array, Array]]:
+    def score(wide: Array, x: Inputs, aim: Aim) -> tuple[Array, tuple[Array, Array]]:
         scores = network.scores(wide.astype(a.dtype), x)
-        u = widen(network.target.log_score(scores, index))
+        u = widen(network.target.log_score(scores, aim))
         return u, (scores, u)
 
-    arguments = (widen(a), x, index)
+    arguments = (widen(a), x, aim)
     axis = settings.spread and settings.spread.elements
     traced = trace(score, *arguments, chunk_size=settings.chunk_size, axis=axis)
-    return engine_named(report.engine).derive(traced, *arguments)
+    return engine_named(report.engine).derive(traced, *jax.tree.leaves(arguments))
 
 
 def unit_of_derivatives(method: Method, found: LogDerivatives) -> Array:

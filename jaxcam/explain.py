@@ -14,15 +14,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcam import aims, devices, maps
 from jaxcam import average as averages
-from jaxcam import devices, maps, targets
 from jaxcam.average import Average
 from jaxcam.example import compose, differentiate, each, unit_of_derivatives
+from jaxcam.inputs import Inputs
 from jaxcam.job import Clean, Job, Settings
 from jaxcam.plan import Network, check_network, plan
 from jaxcam.precision import widen
 from jaxcam.samples import Run, advance, chunks, errors, first_run, initial, with_samples
-from jaxcam.types import CAM, Derivatives, Diagnostics
+from jaxcam.targets import Aim
+from jaxcam.types import CAM, Derivatives, Diagnostics, Shared
 
 
 def explain(job: Job, settings: Settings) -> CAM:
@@ -36,12 +38,20 @@ def explain(job: Job, settings: Settings) -> CAM:
 
 def per_image(job: Job) -> Any:
     """Say of each array of a job whether it has a row for every image."""
-    images, rank = len(job.x), len(jax.eval_shape(job.shared.split().features, job.x).shape)
+    # Not the arrays themselves: these lie on a mesh, of which the network may not know.
+    shared, x = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype), (job.shared, job.x))
+
+    def ranks(shared: Shared, x: Inputs) -> tuple[Array, Array]:
+        split = shared.split()
+        a = split.features(x)
+        return a, split.scores(a, x)
+
+    a, scores = jax.eval_shape(ranks, shared, x)
     return jax.tree.map(lambda _: False, job)._replace(
-        x=True,
+        x=jax.tree.map(lambda _: True, job.x),
         keys=None if job.keys is None else True,
-        target=jax.tree.map(lambda v: jnp.shape(v)[:1] == (images,), job.target),
-        neurons=None if job.neurons is None else job.neurons.ndim == rank,
+        target=aims.per_image(job.target, scores.ndim),
+        neurons=None if job.neurons is None else job.neurons.ndim == a.ndim,
     )
 
 
@@ -74,16 +84,16 @@ def begin(job: Job, settings: Settings) -> Clean:
     network = Network(job.shared.split(), job.target)
     a = jax.vmap(network.features)(job.x)
     scores = jax.vmap(network.scores)(a, job.x)
-    index = targets.resolve(job.target, scores)
-    report = plan(network, a, job.x, index, settings.method, settings.engine)
+    aim = aims.resolve(job.target, scores)
+    report = plan(network, a, job.x, aim, settings.method, settings.engine)
 
-    def one(a: Array, x: Array, index: Array) -> tuple[Derivatives, Array]:
-        found, _ = differentiate(network, settings, report, a, x, index)
+    def one(a: Array, x: Inputs, aim: Aim) -> tuple[Derivatives, Array]:
+        found, _ = differentiate(network, settings, report, a, x, aim)
         scale = unit_of_derivatives(settings.method, found)
         return compose(job.target, settings.method)(found, scale=scale), scale
 
-    derivatives, scale = each(report)(one)(a, job.x, index)
-    return Clean(widen(a), scores, index, scale, derivatives, report)
+    derivatives, scale = each(report)(one)(a, job.x, aim)
+    return Clean(widen(a), scores, aim, scale, derivatives, report)
 
 
 def finish(job: Job, settings: Settings, clean: Clean, average: Average | None) -> CAM:
@@ -108,7 +118,7 @@ def finish(job: Job, settings: Settings, clean: Clean, average: Average | None) 
     )
     if average is not None:
         diagnostics = diagnostics._replace(**_smoothed(job, settings, clean, average))
-    return CAM(found, signed, weights, clean.scores, clean.target, diagnostics)
+    return CAM(found, signed, weights, clean.scores, clean.aim.class_index, diagnostics)
 
 
 def _smoothed(
@@ -116,12 +126,13 @@ def _smoothed(
 ) -> dict[str, Array | None]:
     """Report on the samples: how many counted, how many kept the class, how far the map is off."""
     taken = jax.vmap(averages.num_samples)(average)
+    classed = aims.has_classes(job.target, clean.scores.ndim)
     groups = average.taken.shape[-1]
     stated = errors(job, settings, clean, average) if groups > 1 else (None, None)
     return {
         "num_samples": taken.astype(jnp.int32),
         "effective_samples": jax.vmap(averages.effective_samples)(average),
-        "top_class_kept": average.kept.sum(axis=-1) / taken,
+        "top_class_kept": average.kept.sum(axis=-1) / taken if classed else None,
         "standard_error": stated[0],
         "relative_error": stated[1],
     }

@@ -66,13 +66,15 @@ class _Halved(NamedTuple):
     dtype: Any
     levels: tuple[int, ...]
 
-    def __call__(self, function: Callable[..., Array], *given: Array) -> Array:
+    def __call__(self, function: Callable[..., Array], *given: Any) -> Array:
         closed = jax.make_jaxpr(function)(*given)
+        pairs = list(zip(given, self.levels, strict=True))
+        levels = [level for tree, level in pairs for _ in jax.tree.leaves(tree)]
         values = [
             _stored(value, self.dtype) if level == ROUNDED else value
-            for value, level in zip(given, self.levels, strict=True)
+            for value, level in zip(jax.tree.leaves(given), levels, strict=True)
         ]
-        (found,) = _run(body(closed), closed.consts, values, self.levels, self.dtype)
+        (found,) = _run(body(closed), closed.consts, values, levels, self.dtype)
         return found.astype(closed.out_avals[0].dtype)
 
 

@@ -5,7 +5,8 @@ from typing import NamedTuple
 from jax import Array
 
 from jaxcam import noise
-from jaxcam.targets import Target
+from jaxcam.inputs import Inputs
+from jaxcam.targets import Aim, Target
 from jaxcam.types import Derivatives, Method, Report, Shared, Smoothing, Spread
 
 
@@ -13,7 +14,7 @@ class Job(NamedTuple):
     """The arrays of one call; everything here may change without compiling anew."""
 
     shared: Shared
-    x: Array
+    x: Inputs
     target: Target
     keys: Array | None
     noise_level: Array
@@ -49,7 +50,7 @@ class Clean(NamedTuple):
 
     a: Array
     scores: Array
-    target: Array
+    aim: Aim
     scale: Array
     derivatives: Derivatives
     report: Report

@@ -14,9 +14,10 @@ from jaxcam.derivatives.auto import Choice, choose
 from jaxcam.derivatives.structure import Dependence, Structure, analyse
 from jaxcam.derivatives.traced import trace
 from jaxcam.errors import JaxcamError, fail
+from jaxcam.inputs import Inputs, batch_of, first
 from jaxcam.precision import wide_dtype
-from jaxcam.targets import Target
-from jaxcam.types import Method, Report, Split
+from jaxcam.targets import Aim, Target
+from jaxcam.types import Method, Report, Split, Traced
 
 
 class Network(NamedTuple):
@@ -25,17 +26,21 @@ class Network(NamedTuple):
     split: Split
     target: Target
 
-    def features(self, x: Array) -> Array:
+    def features(self, x: Inputs) -> Array:
         """Give ``a: [*spatial, k]`` of one input."""
-        return self.split.features(x[None])[0]
+        return self.split.features(_batched(x))[0]
 
-    def scores(self, a: Array, x: Array) -> Array:
+    def scores(self, a: Array, x: Inputs) -> Array:
         """Give the scores ``[classes]`` of one input with the layer's output replaced by ``a``."""
-        return self.split.scores(a[None], x[None])[0]
+        return self.split.scores(a[None], _batched(x))[0]
 
-    def log_score(self, a: Array, x: Array, index: Array) -> Array:
+    def log_score(self, a: Array, x: Inputs, aim: Aim) -> Array:
         """Give the explained scalar ``u``."""
-        return self.target.log_score(self.scores(a, x), index)
+        return self.target.log_score(self.scores(a, x), aim)
+
+
+def _batched(x: Inputs) -> Inputs:
+    return jax.tree.map(lambda leaf: leaf[None], x)
 
 
 NO_NOISE = (
@@ -48,14 +53,9 @@ POOLED = (
 )
 
 
-def plan(network: Network, a: Array, x: Array, index: Array, method: Method, engine: str) -> Report:
+def plan(network: Network, a: Array, x: Inputs, aim: Aim, method: Method, engine: str) -> Report:
     """Choose the engine for ``a: [batch, ...]`` and say what is proved, or refuse."""
-    one = jax.ShapeDtypeStruct(a.shape[1:], wide_dtype(a.dtype))
-
-    def score(wide: Array, x: Array) -> Array:
-        return network.log_score(wide.astype(a.dtype), x, index[0]).astype(wide.dtype)
-
-    traced = trace(score, one, x[0])
+    traced = traced_score(network, a, x, aim)
     structure = traced.once(analyse)
     choice = choose(engine, traced, order=method.order)
     _check_question(structure, choice, network.target, method)
@@ -65,8 +65,18 @@ def plan(network: Network, a: Array, x: Array, index: Array, method: Method, eng
         exact=choice.engine.exact,
         proof=choice.proof.words,
         noisy=method.smoothing is not None and not still,
-        notes=tuple(_notes(structure, choice, method, math.prod(one.shape), still=still)),
+        notes=tuple(_notes(structure, choice, method, math.prod(a.shape[1:]), still=still)),
     )
+
+
+def traced_score(network: Network, a: Array, x: Inputs, aim: Aim) -> Traced:
+    """Trace the explained scalar of one image, in the precision that derivatives are taken in."""
+    one = jax.ShapeDtypeStruct(a.shape[1:], wide_dtype(a.dtype))
+
+    def score(wide: Array, x: Inputs) -> Array:
+        return network.log_score(wide.astype(a.dtype), x, first(aim)).astype(wide.dtype)
+
+    return trace(score, one, first(x))
 
 
 def _notes(
@@ -109,28 +119,26 @@ def _has_alpha(method: Method) -> bool:
     return method.order > 1 and method.scalar == "Y"
 
 
-def check_network(split: Split, x: Array) -> None:
+def check_network(split: Split, x: Inputs) -> None:
     """Try the network on abstract input, and say what does not fit."""
-    batch = x.shape[0]
-    shape = f"x of shape {x.shape}"
+    batch = batch_of(x)
+    shape = f"x of shape {' and '.join(str(leaf.shape) for leaf in jax.tree.leaves(x))}"
     try:
         a = jax.eval_shape(split.features, x)
         scores = jax.eval_shape(split.scores, a, x)
     except JaxcamError:
         raise
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
+        line = (str(error).splitlines() or [""])[0]
         raise JaxcamError(
             f"split: needs a network that runs on [batch, *spatial, channel]; got {shape}, on "
-            f"which it raised {type(error).__name__}: {first}. Check the rank and size of x."
+            f"which it raised {type(error).__name__}: {line}. Check the rank and size of x."
         ) from error
     _check_array("features(x)", a, batch, "[batch, *spatial, k] with at least one spatial axis", 3)
     _check_array("scores(a, x)", scores, batch, "[batch, classes]", 2)
-    if scores.ndim != 2:
-        fail("scores(a, x)", needs="[batch, classes]", got=scores.shape, remedy="Flatten them.")
 
 
-def _check_array(call: str, value: Any, batch: int, needs: str, rank: int) -> None:
+def _check_array(call: str, value: Any, batch: int | None, needs: str, rank: int) -> None:
     shape = getattr(value, "shape", None)
     if shape is None:
         fail(call, needs=f"one array {needs}", got=type(value).__name__, remedy="Pick one array.")

@@ -14,11 +14,12 @@ from jaxcam import explain
 from jaxcam.checks import check_input
 from jaxcam.derivatives import chunks
 from jaxcam.errors import fail
+from jaxcam.inputs import Inputs, dtype_of
 from jaxcam.job import Job, Settings
 from jaxcam.methods import taylor_cam
 from jaxcam.plan import Network
 from jaxcam.precision import widen
-from jaxcam.targets import as_target, check_class
+from jaxcam.targets import Aim, as_target, check_class
 from jaxcam.types import ChunkSize, Derivatives, Report, Split, shared
 
 ACTIVATIONS_AT_ONCE = 1 << 20  # in flight during removals when no chunk size is given
@@ -102,7 +103,7 @@ def check_removal(
     if not isinstance(samples, int) or samples < 1:
         fail("check_removal", needs="samples of at least 1", got=samples, remedy="Default: 256.")
     target, method = as_target(target), taylor_cam(order=order)
-    job = Job(shared(split), x, target, None, jnp.zeros((), x.dtype))
+    job = Job(shared(split), x, target, None, jnp.zeros((), dtype_of(x)))
     settings = Settings(method, engine, chunk)
     key = jax.random.key(seed)
     found = jax.device_get(_compare(job, settings, key, samples))
@@ -117,17 +118,17 @@ def check_removal(
 
 
 def removed(
-    network: Network, a: Array, x: Array, index: Array, elements: Array, *, chunk_size: int | None
+    network: Network, a: Array, x: Inputs, aim: Aim, elements: Array, *, chunk_size: int | None
 ) -> Array:
     """Remove elements of one example's ``a: [*spatial, k]``, one forward pass each, in chunks.
 
     Gives ``u(A) - u(A without element)``, shaped like ``elements``.
     """
-    whole = widen(network.log_score(a, x, index))
+    whole = widen(network.log_score(a, x, aim))
 
     def effect(element: Array) -> Array:
         without = a.reshape(-1).at[element].set(0).reshape(a.shape)
-        return whole - widen(network.log_score(without, x, index))
+        return whole - widen(network.log_score(without, x, aim))
 
     chunk = chunk_size or max(1, ACTIVATIONS_AT_ONCE // a.size)
     return jax.lax.map(effect, elements, batch_size=min(chunk, elements.size))
@@ -164,7 +165,7 @@ def _compare(job: Job, settings: Settings, key: Array, samples: int) -> _Compare
     orders = range(1, settings.method.order + 1)
 
     def image(
-        x: Array, index: Array, wide: Array, scale: Array, derivatives: Derivatives, key: Array
+        x: Inputs, aim: Aim, wide: Array, scale: Array, derivatives: Derivatives, key: Array
     ) -> tuple[Array, Array, Array, Array]:
         flat = wide.reshape(-1)
         late = (flat == 0).astype(flat.dtype)
@@ -173,11 +174,11 @@ def _compare(job: Job, settings: Settings, key: Array, samples: int) -> _Compare
         weights = (taylor_cam(order=k).weigh(derivatives, wide, scale)[0] for k in orders)
         taylor = jnp.stack([(w * wide).reshape(-1)[elements] for w in weights])
         a = network.features(x)
-        found = removed(network, a, x, index, elements, chunk_size=settings.chunk_size)
+        found = removed(network, a, x, aim, elements, chunk_size=settings.chunk_size)
         return elements, flat[elements], taylor, found
 
-    keys = jax.random.split(key, len(job.x))
-    packed = (job.x, clean.target, clean.a, clean.scale, clean.derivatives, keys)
+    keys = jax.random.split(key, len(clean.a))
+    packed = (job.x, clean.aim, clean.a, clean.scale, clean.derivatives, keys)
     elements, a, taylor, removal = jax.lax.map(lambda one: image(*one), packed)
     return _Compared(elements, a, taylor, removal, clean.scores, clean.report)
 

@@ -5,21 +5,23 @@ chunks where a tolerance says how many samples are enough.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcam import aims, devices, maps, noise
 from jaxcam import average as averages
-from jaxcam import devices, maps, noise
 from jaxcam.average import Average, Sample
 from jaxcam.derivatives.auto import engine_named
 from jaxcam.derivatives.chunks import dealt
 from jaxcam.derivatives.layout import fold_in_order
 from jaxcam.example import compose, differentiate, each, one_pass
+from jaxcam.inputs import Inputs, picked, replaced
 from jaxcam.job import Clean, Job, Settings
 from jaxcam.plan import Network
+from jaxcam.targets import Aim
 from jaxcam.types import Derivatives, Report
 
 # Network passes in flight when no chunk size is given: more gain nothing on a processor, and an
@@ -66,7 +68,7 @@ def chunks(job: Job, settings: Settings, clean: Clean, count: int) -> Array:
 
     The last may run over: samples from ``num_samples`` on are padding and weigh nothing.
     """
-    batch = job.x.shape[0]
+    batch = clean.a.shape[0]
     at_once = IMAGES_AT_ONCE.get(jax.default_backend(), IMAGES_AT_ONCE_ELSEWHERE)
     # Engines of many passes take images and samples one by one behind the layer, and fill a chunk
     # with elements of one sample; up to the layer the samples of an image go together.
@@ -110,10 +112,10 @@ def _chunk(
     over, unit = each(clean.report), settings.unit
     groups = averages.groups_of(settings.smoothing.num_samples, unit)
 
-    def image(x: Array, key: Array, *fixed: Array) -> Average:
+    def image(x: Inputs, key: Array, *fixed: Any) -> Average:
         noisy, a = jax.vmap(lambda n: draw(job, settings, x, key, n))(ids)
 
-        def one(n: Array, noisy: Array, a: Array) -> Sample:
+        def one(n: Array, noisy: Inputs, a: Array) -> Sample:
             return measure(job, settings, clean.report, n, noisy, a, *fixed)
 
         return averages.of_chunk(over(one)(ids, noisy, a), ids, groups, unit)
@@ -121,8 +123,8 @@ def _chunk(
     def image_if(open: Array, nothing: Average, *rest: Array) -> Average:
         return jax.lax.cond(open, lambda: image(*rest), lambda: nothing)
 
-    top_class = jnp.argmax(clean.scores, axis=-1)
-    rest = (job.x, job.keys, clean.target, clean.scale, top_class)
+    tops = jax.vmap(partial(aims.top, job.target))(clean.scores, clean.aim)
+    rest = (job.x, job.keys, clean.aim, clean.scale, tops)
     if open is None:
         return over(image)(*rest)
     return over(image_if)(open, initial(settings, clean), *rest)
@@ -176,23 +178,25 @@ def errors(job: Job, settings: Settings, clean: Clean, average: Average) -> tupl
     return jax.vmap(one)(average, clean.a, clean.scale, mask)
 
 
-def draw(job: Job, settings: Settings, x: Array, key: Array, n: Array) -> tuple[Array, Array]:
+def draw(job: Job, settings: Settings, x: Inputs, key: Array, n: Array) -> tuple[Inputs, Array]:
     """Draw one noisy sample of one image, and run it up to the layer."""
-    noisy = noise.sample(key, n, x, job.noise_level, settings.smoothing.scheme)
+    how = settings.smoothing
+    clean = picked(x, how.noisy)
+    noisy = replaced(x, how.noisy, noise.sample(key, n, clean, job.noise_level, how.scheme))
     return noisy, Network(job.shared.split(), job.target).features(noisy)
 
 
 def measure(
-    job: Job, settings: Settings, report: Report, n: Array, noisy: Array, a: Array,
-    index: Array, scale: Array, top_class: Array,
+    job: Job, settings: Settings, report: Report, n: Array, noisy: Inputs, a: Array,
+    aim: Aim, scale: Array, top_class: Array,
 ) -> Sample:  # fmt: skip
     """Measure one noisy sample of one image behind the layer."""
     network = Network(job.shared.split(), job.target)
-    found, (scores, u) = differentiate(network, settings, report, a, noisy, index)
+    found, (scores, u) = differentiate(network, settings, report, a, noisy, aim)
     weighted = job.target.form.exponentiated and engine_named(report.engine).scaled
     log_weight = jnp.asarray(job.temper, u.dtype) * u if weighted else jnp.zeros_like(u)
     return Sample(
         log_weight=jnp.where(n < settings.smoothing.num_samples, log_weight, -jnp.inf),
-        kept=jnp.argmax(scores) == top_class,
+        kept=aims.top(job.target, scores, aim) == top_class,
         derivatives=compose(job.target, settings.method)(found, scale=scale),
     )

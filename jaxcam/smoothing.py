@@ -9,6 +9,7 @@ from jax.core import Tracer
 
 from jaxcam import noise
 from jaxcam.errors import fail
+from jaxcam.inputs import Key
 from jaxcam.types import Method, Smoothing
 
 SAMPLE_WEIGHTS = {"exact": 1.0, "uniform": 0.0}
@@ -23,6 +24,7 @@ def smooth(
     scheme: str = "independent",
     tolerance: Any = None,
     max_samples: int = 1024,
+    noisy: Key = None,
 ) -> Method:
     """Average a gradient method over noisy inputs ``x_n = x + sigma eps_n``, ``eps_n ~ N(0, I)``.
 
@@ -55,6 +57,9 @@ def smooth(
             the number of turns is not known in advance, and JAX cannot differentiate in reverse
             mode: `jax.grad` needs ``tolerance=None``.
         max_samples: where to stop in any case; used with a tolerance alone.
+        noisy: of a network with several inputs, which one gets the noise: its place in the tuple,
+            or its name in the dict. The others stay as they are. Not needed where only one of them
+            is floating.
 
     Raises:
         JaxcamError: one of them is not what it should be.
@@ -80,7 +85,7 @@ def smooth(
     return method._replace(
         smoothing=Smoothing(
             int(max_samples if adaptive else num_samples), noise_level, _temper(sample_weights),
-            scheme, tolerance, adaptive,
+            scheme, tolerance, adaptive, noisy,
         )
     )  # fmt: skip
 

@@ -17,22 +17,43 @@ from jax.core import Tracer
 from jaxcam.errors import fail
 from jaxcam.types import held
 
+CLASSES, REGION, EMBEDDING, ANY = "classes", "region", "embedding", "any"
+
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Form:
-    """What a target is called, and whether ``Y = e^u`` (else ``Y = u``, a raw score)."""
+    """What a target is called, and whether ``Y = e^u`` (else ``Y = u``, a raw score).
+
+    scores: what it takes for scores, one example's: ``classes`` ``[classes]``, ``region``
+    ``[*spatial, classes]``, ``embedding`` ``[d]`` or a pair ``[2, d]``, or ``any``.
+    """
 
     name: str
     exponentiated: bool = True
+    scores: str = CLASSES
+
+
+class Aim(NamedTuple):
+    """What a target is taken for, of one image or with a batch axis: the class, and its array.
+
+    about: the region, or the reference.
+    """
+
+    class_index: Array
+    about: Array | None = None
 
 
 class Target(NamedTuple):
-    """A log-score ``(scores [classes], index []) -> u []`` and the class that it is taken for."""
+    """A log-score ``(scores, aim) -> u []`` of one example, and what it is taken for.
+
+    about: the region or the reference, one for all images or one for each.
+    """
 
     form: Form
-    log_score: Callable[[Array, Array], Array]
+    log_score: Callable[[Array, Aim], Array]
     class_index: Any = None
+    about: Any = None
 
 
 def exp_logit(class_index: Any = None) -> Target:
@@ -59,6 +80,65 @@ def logit(class_index: Any = None) -> Target:
     return Target(Form("logit", exponentiated=False), jax.tree_util.Partial(_score), class_index)
 
 
+def region(class_index: Any = None, mask: Any = None, *, mean: bool = False) -> Target:
+    """Explain a class in a region of a dense output, ``[batch, *spatial, classes]``, ``Y = e^u``::
+
+        u = sum_{ij in M} S_ij,c            mean=True: the mean over M
+
+    as Seg-Grad-CAM does (Vinogradova et al., arXiv 2002.11434). A sum over many pixels varies much
+    from one noisy sample to the next, and so do sample weights ``e^u``: the mean is steadier.
+
+    Args:
+        class_index: the class, or one per image; by default the class of the largest sum over the
+            region, or without a mask the one that is on top in the most pixels.
+        mask: ``M``, booleans ``[*spatial]``, or one mask per image; by default the pixels where the
+            class is on top in the clean input.
+        mean: divide by the number of pixels.
+
+    >>> import jax.numpy as jnp
+    >>> import jaxcam
+    >>> dense = jaxcam.Split(features=jnp.tanh, scores=lambda a, x: a)  # a class for each channel
+    >>> x = jnp.array([[[[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [0.0, 0.5]]]])
+    >>> there = jaxcam.targets.region(0, mask=jnp.array([[True, False], [False, False]]))
+    >>> print(jaxcam.cam(dense, x, jaxcam.methods.taylor_cam(order=1), there).map[0].round(2))
+    [[0.76 0.  ]
+     [0.   0.  ]]
+    """
+    if mask is not None:
+        mask = jnp.asarray(mask)
+        if mask.dtype != bool:
+            fail("region", needs="a mask of booleans", got=mask.dtype, remedy="Compare: mask > 0.")
+        if not isinstance(mask, Tracer) and not bool(mask.any()):
+            fail("region", needs="at least one pixel in the mask", got="none", remedy="See mask=.")
+    log_score = jax.tree_util.Partial(_mean_score if mean else _summed_score)
+    return Target(Form("region", scores=REGION), log_score, class_index, mask)
+
+
+def similarity(reference: Any = None, *, scale: Any = 1.0) -> Target:
+    """Explain how alike two embeddings are: ``u = scale cos(e, reference)``, ``Y = e^u``.
+
+    For networks that give an embedding ``[batch, d]`` instead of scores, and for pairs of them
+    ``[batch, 2, d]`` (``logits=lambda out: jnp.stack([out.image, out.text], axis=1)`` of a split).
+    ``result.target`` is -1.
+
+    Args:
+        reference: an embedding ``[d]``, or one per image; None compares the two of a pair.
+        scale: the network's own factor, such as CLIP's ``exp(logit_scale)``.
+
+    >>> import jax.numpy as jnp
+    >>> import jaxcam
+    >>> pooled = jaxcam.Split(features=jnp.tanh, scores=lambda a, x: a.mean((1, 2)))
+    >>> x = jnp.ones((1, 2, 2, 3)).at[0, 0, 0, 1].set(3.0)
+    >>> alike = jaxcam.targets.similarity(jnp.array([0.0, 1.0, 0.0]), scale=10.0)
+    >>> result = jaxcam.cam(pooled, x, jaxcam.methods.grad_cam_pp(), alike)
+    >>> result.map.shape, result.diagnostics.report.exact
+    ((1, 2, 2), True)
+    """
+    log_score = jax.tree_util.Partial(_similarity, jnp.asarray(scale))
+    about = None if reference is None else jnp.asarray(reference)
+    return Target(Form("similarity", scores=EMBEDDING), log_score, -1, about)
+
+
 def custom(log_score: Callable[[Array], Array]) -> Target:
     """Explain ``Y = e^u`` for any ``u = log_score(scores)`` of one example's ``[classes]``.
 
@@ -70,7 +150,8 @@ def custom(log_score: Callable[[Array], Array]) -> Target:
     >>> margin = targets.custom(lambda scores: scores[3] - scores[5])
     >>> either = targets.custom(lambda scores: jax.nn.logsumexp(scores[jnp.array([3, 5])]))
     """
-    return Target(Form("custom"), jax.tree_util.Partial(_ignoring_class, held(log_score)), -1)
+    own = jax.tree_util.Partial(_ignoring_aim, held(log_score))
+    return Target(Form("custom", scores=ANY), own, -1)
 
 
 def as_target(target: Any) -> Target:
@@ -86,27 +167,13 @@ def as_target(target: Any) -> Target:
     return target._replace(class_index=jnp.asarray(index, jnp.int32))
 
 
-def resolve(target: Target, scores: Array) -> Array:
-    """Give the class of each image, ``[batch]``, from the clean ``scores: [batch, classes]``."""
-    if target.class_index is None:
-        return jnp.argmax(scores, axis=-1).astype(jnp.int32)
-    if target.class_index.shape not in ((), scores.shape[:1]):
-        fail(
-            "target",
-            needs=f"one class index, or one per image: shape () or {scores.shape[:1]}",
-            got=f"shape {target.class_index.shape}",
-            remedy="Give each image of the batch one class.",
-        )
-    return jnp.broadcast_to(target.class_index, scores.shape[:1])
-
-
 def check_class(target: Target, classes: int) -> None:
     """Refuse a class that the network does not score, where its value is known.
 
     Where it is traced it gives NaN (`_score`), and ``diagnostics.finite`` is False.
     """
     index = target.class_index
-    if index is None or target.form.name == "custom" or isinstance(index, Tracer):
+    if index is None or target.form.scores in (ANY, EMBEDDING) or isinstance(index, Tracer):
         return
     known = np.atleast_1d(np.asarray(index))
     wrong = known[(known < 0) | (known >= classes)]
@@ -119,15 +186,30 @@ def check_class(target: Target, classes: int) -> None:
         )
 
 
-def _score(scores: Array, index: Array) -> Array:
+def _score(scores: Array, aim: Aim) -> Array:
     # Out of range must not clamp to another class, as indexing would.
-    return scores.at[index].get(mode="fill", fill_value=jnp.nan)
+    return scores.at[..., aim.class_index].get(mode="fill", fill_value=jnp.nan)
 
 
-def _log_probability(scores: Array, index: Array) -> Array:
-    return -jax.nn.logsumexp(scores - _score(scores, index))
+def _log_probability(scores: Array, aim: Aim) -> Array:
+    return -jax.nn.logsumexp(scores - _score(scores, aim))
 
 
-def _ignoring_class(log_score: Callable[[Array], Array], scores: Array, index: Array) -> Array:
-    del index
+def _summed_score(scores: Array, aim: Aim) -> Array:
+    return jnp.where(jnp.asarray(aim.about), _score(scores, aim), 0).sum()
+
+
+def _mean_score(scores: Array, aim: Aim) -> Array:
+    count = jnp.maximum(jnp.asarray(aim.about).sum(), 1)  # a class that is nowhere on top
+    return _summed_score(scores, aim) / count.astype(scores.dtype)
+
+
+def _similarity(scale: Array, scores: Array, aim: Aim) -> Array:
+    one, other = (scores, aim.about) if aim.about is not None else scores
+    lengths = jnp.linalg.norm(one) * jnp.linalg.norm(other)
+    return scale * (one * other).sum() / lengths
+
+
+def _ignoring_aim(log_score: Callable[[Array], Array], scores: Array, aim: Aim) -> Array:
+    del aim
     return log_score(scores)

@@ -241,7 +241,8 @@ class CAM(NamedTuple):
     map: ``[batch, *spatial]`` at the layer's resolution, ``ReLU(signed)``, not normalised.
     signed: the same before the ReLU, ``sum_k w_k A^k``.
     weights: ``w_k: [batch, k]``, or ``[batch, *spatial, k]`` for methods that weigh each element.
-    scores: ``[batch, classes]`` of the clean input. target: ``[batch]``, the explained class.
+    scores: ``[batch, classes]`` (or what else the network gives) of the clean input. target:
+    ``[batch]``, the explained class; -1 where no class is.
     """
 
     map: Array
@@ -269,7 +270,7 @@ class Smoothing(NamedTuple):
     """How a method is averaged over noise; see `jaxcam.smooth`.
 
     ``num_samples``: where a tolerance decides (``adaptive``), the most there may be. ``temper``:
-    the ``t`` of the sample weights ``e^{t u}``.
+    the ``t`` of the sample weights ``e^{t u}``. ``noisy``: which of several inputs gets the noise.
     """
 
     num_samples: int
@@ -278,6 +279,7 @@ class Smoothing(NamedTuple):
     scheme: str = "independent"
     tolerance: Any = None
     adaptive: bool = False
+    noisy: int | str | None = None
 
 
 class Method(NamedTuple):

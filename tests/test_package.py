@@ -69,6 +69,7 @@ def test_imports_point_one_way(path):
         "types.py", "errors.py", "precision.py", "targets.py", "noise.py", "average.py",
         "maps.py", "alphas.py", "plan.py", "explain.py", "cam.py", "job.py", "example.py",
         "samples.py", "smoothing.py", "checks.py", "half.py", "memory.py", "devices.py",
+        "inputs.py", "aims.py", "layer_costs.py",
     }  # fmt: skip
     if core:
         outer = {"jaxcam.cli", "jaxcam.plot", "jaxcam.figures", "jaxcam.bundled", "jaxcam.zoo"}

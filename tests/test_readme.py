@@ -18,6 +18,7 @@ from jaxcam import bundled, zoo
 from jaxcam.cli import main, options
 from jaxcam.zoo.card import IMAGENET
 from jaxcam.zoo.catalogue import ARCHITECTURES
+from jaxcam.zoo.vit import VisionTransformer
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -140,6 +141,50 @@ def test_a_network_of_the_zoo(tmp_path, monkeypatch):
     assert names["result"].map.shape == (1, 4, 4)
     assert {name for name, _ in asked} == {"resnet50"}
     assert [weights[:5] for _, weights in asked] == ["hf://", "resne"]
+
+
+def test_which_layer(linen, capsys):
+    names = run(block("last_layer"), jaxcam=jaxcam, **linen)
+    assert names["heat"].shape == (2, 16, 16)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["layer4", "block3", "layer4"]
+    assert lines[1].split()[-2] == "adjoint"
+
+
+class Pair(nn.Module):
+    """Called as the README calls it: a dict for a result, and a stem of two calls."""
+
+    @nn.compact
+    def __call__(self, x):
+        stem = Twice(name="stem")
+        x, rest = stem(x)
+        x, _ = stem(x)
+        return {"logits": nn.Dense(5)(x.mean((1, 2)) + rest.mean())}
+
+
+class Twice(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.gelu(nn.Conv(3, (3, 3))(x)), x
+
+
+def test_tokens_inputs_regions_and_embeddings():
+    """With the network's variables, which a reader of the section above knows to pass."""
+    vit = VisionTransformer(width=8, depth=12, heads=2, side=32, classes=3, rngs=nnx.Rngs(0))
+    variables = Pair().init(jax.random.key(0), X)
+    bound = Pair().bind(variables)
+    two = jaxcam.Split(
+        lambda x: jnp.tanh(x["image"] + x["depth"]), lambda a, x: a.mean((1, 2)) * x["depth"].mean()
+    )
+    names = run(
+        block("jaxcam.tokens("),
+        jaxcam=jaxcam, vit=vit, model=bound, x=X, depth=X[..., :1], two=two, key=jax.random.key(0),
+        segments=jaxcam.Split(jnp.tanh, lambda a, x: jnp.repeat(a, 3, axis=-1)),
+        embeds=jaxcam.Split(jnp.tanh, lambda a, x: a.mean((1, 2))),
+        mask=np.ones((16, 16), bool), reference=np.ones(3, np.float32),
+    )  # fmt: skip
+    assert names["split"].features(X).shape == (2, 16, 16, 3)
+    assert names["result"].map.shape == (2, 16, 16)
 
 
 def test_training_code(linen):

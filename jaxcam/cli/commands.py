@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from jaxcam import figures, pictures
-from jaxcam.cli import captions, models, output, report
+from jaxcam.cli import captions, listing, output, report
 from jaxcam.cli.answers import Answer, activations, answer, remove
 from jaxcam.cli.measure import difference
 from jaxcam.cli.question import Picture, Question, ask
@@ -97,14 +97,6 @@ def compare(asked: Namespace) -> Facts:
     return facts
 
 
-def layers(asked: Namespace) -> Facts:
-    """List the layers of a network."""
-    found = models.layers(asked.model, asked.weights)
-    rows = [{"name": name, "shape": a.shape[1:], "dtype": a.dtype} for name, a in found.items()]
-    facts = {"command": asked.command, "model": asked.model, "layers": rows}
-    return report.plain(facts | report.environment())
-
-
 def sweep(asked: Namespace) -> Facts:
     """Explain a folder of images."""
     # What it locks files with is not there on every system.
@@ -113,7 +105,7 @@ def sweep(asked: Namespace) -> Facts:
     return sweep.facts(asked)
 
 
-COMMANDS = {"explain": explain, "compare": compare, "sweep": sweep, "layers": layers}
+COMMANDS = {"explain": explain, "compare": compare, "sweep": sweep, "layers": listing.facts}
 
 
 def shown(picture: Picture) -> NDArray:

@@ -17,11 +17,11 @@ from jaxcam.cli import classes
 from jaxcam.errors import fail
 from jaxcam.pictures import Box
 from jaxcam.split import last_layer, split, tokens
-from jaxcam.split import layers as every_layer
 from jaxcam.types import Split
 
 AUTO = "auto"
 TOKENS = 3  # axes: [batch, token, k]
+SIDE = 224  # of the picture for which layers are listed, where the network takes any
 WEIGHTS = "a .safetensors or .pth file, a folder with one, or hf://owner/name"
 
 
@@ -72,7 +72,7 @@ def _cut(model: Model, module: Any, variables: Any, layer: str, x: jax.ShapeDtyp
         if model.tokens is not None:
             notes = (
                 f"layer auto is {layer}, the last one that is a picture; behind it are tokens, "
-                "which 'jaxcam layers' lists",
+                "which 'jaxcam layers' lists (and --costs says what each takes)",
             )
     named = re.fullmatch(r"(.*) call=(\d+)", layer)  # as 'jaxcam layers' says it
     name, call = (named[1], int(named[2])) if named else (layer, 0)
@@ -91,45 +91,47 @@ def _cut(model: Model, module: Any, variables: Any, layer: str, x: jax.ShapeDtyp
 
 def find(asked: Namespace) -> Model:
     """Find the network that is asked for, and refuse weights that it cannot have."""
-    name, weights = asked.model, asked.weights
-    if name in KINDS:
-        _no_weights(name, weights)
-        model = _bundled(name)
-    else:
-        zoo = _zoo(name)
-        if weights is None:
-            remedy = f"--weights {WEIGHTS}; 'jaxcam layers' needs none."
-            fail("--model", needs=f"the weights of {name}", got="none", remedy=remedy)
-        model = _published(zoo, name, weights)
+    model = _of(asked.model, asked.weights)
     if asked.class_names is None:
         return model
     names = classes.read_names(asked.class_names, len(model.class_names))
     return model._replace(class_names=names)
 
 
-def layers(name: str, weights: str | None) -> dict[str, Any]:
-    """List a network's layers; a published one's by its definition alone if no weights are given.
-
-    A value is what `jaxcam.layers` gives: shapes with the batch axis, and nothing is computed.
-    """
+def tokens_before(name: str) -> int | None:
+    """Say how many tokens stand before those of the picture, in layers that give tokens."""
     if name in KINDS:
-        _no_weights(name, weights)
-        model = _bundled(name)
-    else:
-        zoo = _zoo(name)
-        if weights is None:
-            return zoo.layers(name)
-        model = _published(zoo, name, weights)
+        return None
+    from jaxcam.zoo.catalogue import find
+
+    return find("--model", name).tokens
+
+
+def inspect(name: str, weights: str | None, ask: Callable[..., Any]) -> Any:
+    """Ask ``ask(module, x, variables=...)`` about shapes: of an input ``x``, and of the network.
+
+    Of a published network by its definition alone if no weights are given.
+    """
+    if name not in KINDS and weights is None:
+        return _zoo(name).inspect(name, ask)
+    model = _of(name, weights)
     module, variables = model.load()
-    shape = model.shape or (224, 224, 3)
-    x = jax.ShapeDtypeStruct((1, *shape), "float32")
-    return every_layer(module, x, variables=variables)
+    x = jax.ShapeDtypeStruct((1, *(model.shape or (SIDE, SIDE, 3))), "float32")
+    return ask(module, x, variables=variables)
 
 
-def _no_weights(name: str, weights: str | None) -> None:
-    if weights is not None:
-        remedy = "Leave --weights out, or say by --model which network they are of."
-        fail("--weights", needs=f"nothing for {name}, which is bundled", got=weights, remedy=remedy)
+def _of(name: str, weights: str | None) -> Model:
+    if name in KINDS:
+        if weights is not None:
+            needs = f"nothing for {name}, which is bundled"
+            remedy = "Leave --weights out, or say by --model which network they are of."
+            fail("--weights", needs=needs, got=weights, remedy=remedy)
+        return _bundled(name)
+    zoo = _zoo(name)
+    if weights is None:
+        remedy = f"--weights {WEIGHTS}; 'jaxcam layers' needs none."
+        fail("--model", needs=f"the weights of {name}", got="none", remedy=remedy)
+    return _published(zoo, name, weights)
 
 
 def _bundled(name: Any) -> Model:

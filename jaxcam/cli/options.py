@@ -101,6 +101,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(sweep)
     layers = commands.add_parser("layers", help="list the layers that can be explained")
     _add_model(layers)
+    layers.add_argument(
+        "--costs", nargs="*", metavar="LAYER",
+        help="say of these layers, or of all, which engine would serve and what it takes; a second "
+        "or so for each layer of a large network",
+    )  # fmt: skip
     for command, words in zip((explain, compare, sweep, layers), _DESCRIPTIONS, strict=True):
         command.description = words
         command.add_argument("--json", action="store_true", help="print one JSON object instead")

@@ -38,8 +38,20 @@ def print_compare(facts: Facts) -> None:
 
 def print_layers(facts: Facts) -> None:
     """Print the layers of a network."""
-    rows = [(layer["name"], by(layer["shape"]), layer["dtype"]) for layer in facts["layers"]]
-    _print([("layer", "output", "dtype"), *rows], head=True)
+    head, every = ("layer", "output", "dtype"), facts["layers"]
+    rows = [(layer["name"], by(layer["shape"]), layer["dtype"]) for layer in every]
+    if "engine" in every[0]:
+        head = (*head, "engine", "cost in network passes")
+        rows = [(*row, *_taken(layer)) for row, layer in zip(rows, every, strict=True)]
+    _print([head, *rows], head=True)
+
+
+def _taken(layer: Facts) -> tuple[str, str]:
+    if layer["engine"] is None:
+        return "none", layer["words"].split(": ", 1)[-1].split("; got")[0]
+    return layer["engine"], f"{layer['passes']:,.0f}" if layer["passes"] >= 10 else number(
+        layer["passes"], 2
+    )
 
 
 def print_sweep(facts: Facts) -> None:

@@ -54,13 +54,14 @@ class Candidate(NamedTuple):
 class Choice(NamedTuple):
     """The engine taken, and why other exact ones were not.
 
-    derive: ``(a, *context) -> (derivatives of u, more)``, traced already.
+    derive: ``(a, *context) -> (derivatives of u, more)``, traced already. operations: of it.
     """
 
     engine: Engine
     name: str
     proof: Proof
     derive: Derive
+    operations: float
     refused: tuple[str, ...] = ()
 
 
@@ -143,15 +144,15 @@ def _considered(engine: Engine, name: str, traced: Traced) -> Candidate:
 
 
 def _choice(candidate: Candidate, refused: tuple[str, ...] = ()) -> Choice:
-    engine, name, proof, _, program = candidate
-    if program is None:
+    engine, name, proof, operations, program = candidate
+    if program is None or operations is None:
         fail(
             f"engine={name!r}",
             needs="a score that can be differentiated",
             got=proof.words,
             remedy="Rewrite the operation, or give it a derivative (jax.custom_jvp).",
         )
-    return Choice(engine, name, proof, program, refused)
+    return Choice(engine, name, proof, program, operations, refused)
 
 
 def _cheapest(traced: Traced) -> Choice:

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxcam.errors import JaxcamError, fail
+from jaxcam.inputs import batch_of
 from jaxcam.split.arrange import arranged
 from jaxcam.split.census import Place, Sighting, census, free
 from jaxcam.split.pick import Choice, pick
-from jaxcam.split.site import Arguments, Network, Site, batch_of
+from jaxcam.split.site import Arguments, Network, Site
 
 
 def located(site: Site, weights: Any, arrays: tuple[Any, ...], x: Any) -> Site:

@@ -18,9 +18,10 @@ import jax
 from flax import errors
 
 from jaxcam.errors import fail
+from jaxcam.inputs import call_with
 from jaxcam.split.census import Tape, mark
 from jaxcam.split.passes import Seen, visit
-from jaxcam.split.site import Adapter, Network, Site, inputs
+from jaxcam.split.site import Adapter, Network, Site
 
 _SEEN, _SUBSTITUTE, _LABEL = "jaxcam seen", "jaxcam substitute", "jaxcam label"
 _OURS = {"mutable", "capture_intermediates"}
@@ -68,7 +69,7 @@ def run(
         return output
 
     slot = reduce(lambda tree, key: {key: tree}, reversed(site.path), {_SUBSTITUTE: a})
-    positional, named = inputs(x)
+    positional, named = call_with(x)
     with _calls(watch), _explained(site):
         output, sown = site.model.apply(
             {**variables, collection: slot}, *positional, mutable=[collection], **named, **kwargs
@@ -92,7 +93,7 @@ def survey(
         for name, tree in variables.items()
         if isinstance(tree, Mapping)
     }
-    positional, named = inputs(x)
+    positional, named = call_with(x)
     with _calls(watch), _explained("jaxcam.layers(model, x)"):
         model.apply({**variables, **labels}, *positional, **named, **kwargs)
 

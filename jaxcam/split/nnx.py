@@ -15,10 +15,11 @@ import jax
 from flax import errors, nnx
 
 from jaxcam.errors import fail
+from jaxcam.inputs import call_with
 from jaxcam.split.census import Tape, mark
 from jaxcam.split.passes import Seen, visit
 from jaxcam.split.refusals import refuse_name
-from jaxcam.split.site import Adapter, Network, Site, inputs
+from jaxcam.split.site import Adapter, Network, Site
 
 
 class Watched(nnx.Variable):
@@ -68,7 +69,7 @@ def run(
     layer.jaxcam_seen = Watched((), ref=False, hijax=False)
     if a is not None:
         layer.jaxcam_substitute = Watched(a, ref=False, hijax=False)
-    positional, named = inputs(x)
+    positional, named = call_with(x)
     try:
         output = model(*positional, **named, **kwargs)
     except errors.TraceContextError:
@@ -89,7 +90,7 @@ def survey(
     for name, layer in _layers(model):
         object.__setattr__(layer, "__class__", _taped(type(layer)))
         layer.jaxcam_tape = nnx.static((tape, name))
-    positional, named = inputs(x)
+    positional, named = call_with(x)
     model(*positional, **named, **kwargs)
 
 

@@ -12,11 +12,12 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jaxcam.errors import fail
+from jaxcam.inputs import batch_of
 from jaxcam.split.arrange import arranged, put_back
 from jaxcam.split.last import located
 from jaxcam.split.pick import describe, holds, pick, replace
 from jaxcam.split.refusals import refuse_layer
-from jaxcam.split.site import Site, batch_of, join
+from jaxcam.split.site import Site, join
 from jaxcam.types import Split
 
 

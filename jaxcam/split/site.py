@@ -126,19 +126,6 @@ def join(arguments: Arguments, arrays: tuple[Any, ...]) -> dict[str, Any]:
     return jax.tree.unflatten(arguments.structure, leaves)
 
 
-def inputs(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """How a model is called on ``x``: a tuple is several arguments, a dict several by name."""
-    if type(x) is tuple:
-        return x, {}
-    return ((), x) if type(x) is dict else ((x,), {})
-
-
-def batch_of(x: Any) -> int | None:
-    """The length of the batch axis, which all inputs share; None where one has none."""
-    sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(x)}
-    return sizes.pop()[0] if len(sizes) == 1 and () not in sizes else None
-
-
 def _hashable(value: Any) -> bool:
     try:
         hash(value)

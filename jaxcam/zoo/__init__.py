@@ -17,7 +17,7 @@ stochastic depth to training. Nothing here is loaded by ``import jaxcam``.
 
 from jaxcam.zoo.card import Card, Preprocessing, input_size, prepare, seen
 from jaxcam.zoo.catalogue import build, names
-from jaxcam.zoo.loading import Described, Loaded, describe, layers, load
+from jaxcam.zoo.loading import Described, Loaded, describe, inspect, load
 
 __all__ = [
     "Card",
@@ -27,7 +27,7 @@ __all__ = [
     "build",
     "describe",
     "input_size",
-    "layers",
+    "inspect",
     "load",
     "names",
     "prepare",

@@ -10,7 +10,6 @@ import numpy as np
 from flax import nnx
 
 from jaxcam.errors import fail
-from jaxcam.split import layers as census
 from jaxcam.zoo.architecture import Architecture
 from jaxcam.zoo.card import Card, Preprocessing, class_names_of, input_size, preprocessing_of
 from jaxcam.zoo.catalogue import ARCHITECTURES, find, make
@@ -78,25 +77,27 @@ def describe(name: str, weights: str | Path) -> Described:
     return Described(card, model)
 
 
-def layers(name: str, preprocessing: Preprocessing | None = None) -> dict[str, Any]:
-    """`jaxcam.layers` of a network by its definition alone: no weights, and no array is made.
+def inspect(name: str, ask: Callable[[Any, jax.ShapeDtypeStruct], Any]) -> Any:
+    """Call ``ask(model, x)`` of a network by its definition alone: no array is made, nor read.
 
-    Of a picture as the ``preprocessing`` makes it; by default that which is usual for the network.
+    For what needs shapes only: `jaxcam.layers`, `jaxcam.last_layer`, `jaxcam.explain_layers`. ``x``
+    is one picture as the network's usual preparation makes it, of 1000 classes.
 
+    >>> import jaxcam
     >>> from jaxcam import zoo
-    >>> zoo.layers("resnet18")["layer4"].shape
+    >>> zoo.inspect("resnet18", jaxcam.layers)["layer4"].shape
     (1, 7, 7, 512)
     """
-    how = preprocessing or find(f"zoo.layers({name!r})", name).preprocessing
+    how = find(f"zoo.inspect({name!r})", name).preprocessing
     x = jax.ShapeDtypeStruct((1, *input_size(how), 3), np.float32)
     graph, state = nnx.split(_abstract(name, 1000, ""))
-    found: dict[str, Any] = {}
+    found = []
 
     def run(state: Any) -> None:
-        found.update(census(nnx.merge(graph, state), x))
+        found.append(ask(nnx.merge(graph, state), x))
 
     jax.eval_shape(run, state)
-    return found
+    return found[0]
 
 
 def _classes(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> int:

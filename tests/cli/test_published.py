@@ -179,6 +179,50 @@ def test_layers_of_a_checkpoint_have_its_classes_and_its_size(capsys, folder):
     assert shapes["fc"] == [tiny.CLASSES]
 
 
+@pytest.mark.parametrize("weights", [(), VIT[2:]], ids=["definition", "checkpoint"])
+def test_the_costs_of_layers_are_those_of_the_library(weights, capsys, vit):
+    """Of tokens as the map that they become; and a dot may stand for a slash."""
+    first, tokens, last = "conv_proj", "encoder/layers/encoder_layer_1/ln_1", "heads"
+    words = (
+        "layers",
+        "--model",
+        VIT[1],
+        *weights,
+        "--costs",
+        first,
+        tokens.replace("/", "."),
+        last,
+    )
+    if not weights:  # the usual preparation is of 224x224, for which the small network is not made
+        small = tiny.catalogue.ARCHITECTURES["tiny_vit_b_16"]
+        how = small.preprocessing._replace(resize=72, crop=(SIDE, SIDE))
+        tiny.catalogue.ARCHITECTURES["tiny_vit_b_16"] = small._replace(preprocessing=how)
+    listed = run_json(capsys, *words)["layers"]
+    assert [layer["name"] for layer in listed] == [first, tokens, last]
+    model, _ = zoo.load(VIT[1], VIT[3])
+    x = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), "float32")
+    truth = jaxcam.explain_layers(model, x, names=[first, last]) | jaxcam.explain_layers(
+        model, x, names=[tokens], to_map=jaxcam.tokens(before=1)
+    )
+    assert truth[tokens].engine is not None
+    for layer in listed:
+        expected = truth[layer["name"]]
+        assert layer["engine"] == expected.engine
+        if expected.engine is not None and weights:
+            assert layer["passes"] == pytest.approx(expected.passes)
+
+
+def test_a_person_reads_what_a_layer_takes(capsys):
+    status, out, err = run(capsys, "layers", "--model", "relu", "--costs", "block3", "head")
+    assert (status, err) == (0, "")
+    assert re.search(r"^layer +output +dtype +engine +cost in network passes$", out, re.MULTILINE)
+    assert re.search(r"^block3 +8 x 8 x 48 +float32 +affine +0\.\d+$", out, re.MULTILINE)
+    assert re.search(r"^head +10 +float32 +none +needs activations", out, re.MULTILINE)
+    status, out, err = run(capsys, "layers", "--costs", "blok3")
+    assert (status, out) == (2, "")
+    assert "got blok3. The nearest are block3" in err
+
+
 # what is refused: one line, status 2, nothing executed, nothing left behind
 
 
