@@ -57,6 +57,7 @@ def _with_costs(asked: Namespace, rows: list[Facts]) -> list[Facts]:
 
 def _cost(found: LayerCost) -> Facts:
     return {
+        "map": found.shape[1:-1],
         "engine": found.engine,
         "operations": found.operations,
         "passes": found.passes,

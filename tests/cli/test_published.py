@@ -181,13 +181,14 @@ def test_layers_of_a_checkpoint_have_its_classes_and_its_size(capsys, folder):
 
 def test_the_costs_of_layers_are_those_of_the_library(capsys, vit):
     """Of tokens as the map that they become; and a dot may stand for a slash."""
-    tokens, last = "encoder/layers/encoder_layer_1/ln_1", "heads"
+    tokens, last = "encoder/ln", "heads"
     listed = run_json(capsys, "layers", *VIT, "--costs", tokens.replace("/", "."), last)["layers"]
     assert [layer["name"] for layer in listed] == [tokens, last]
     model, _ = zoo.load(VIT[1], VIT[3])
     x = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), "float32")
     to_map = jaxcam.tokens(before=1)
     truth = jaxcam.explain_layers(model, x, names=[tokens], to_map=to_map)[tokens]
+    assert listed[0]["map"] == [4, 4]
     assert listed[0]["engine"] == truth.engine is not None
     assert listed[0]["passes"] == pytest.approx(truth.passes)
     assert listed[1]["engine"] is None
