@@ -9,7 +9,7 @@ import jaxcam
 from jaxcam.cli import main
 
 OPTIONS = (
-    "--network", "relu", "--layer", "block2", "--class", 8, "--target", "softmax", "--samples", 7,
+    "--model", "relu", "--layer", "block2", "--class", 8, "--target", "softmax", "--samples", 7,
     "--noise", 0.3, "--seed", 11, "--sample-weights", "uniform", "--numerator", "d1",
     "--poles", "raw", "--engine", "power", "--chunk-size", 3,
 )  # fmt: skip

@@ -18,7 +18,7 @@ from PIL import Image
 
 import jaxcam
 from jaxcam import bundled, figures
-from jaxcam.cli import commands, main, measure, output, question, report
+from jaxcam.cli import answers, commands, main, measure, output, report
 from jaxcam.errors import JaxcamError, JaxcamWarning
 from jaxcam.split import split
 
@@ -93,7 +93,7 @@ def test_explain_reports_what_the_library_computes(capsys, folder):
 
 
 def test_explain_samples_up_to_a_tolerance(capsys, folder):
-    words = ("--network", "relu", "--scheme", "antithetic", "--sample-weights", "0.5")
+    words = ("--model", "relu", "--scheme", "antithetic", "--sample-weights", "0.5")
     facts = run_json(capsys, "explain", *words, "--tolerance", "0.004", "--max-samples", "500")
     model, variables = bundled.load("relu")
     truth = jaxcam.smooth_grad_cam_pp(
@@ -151,7 +151,7 @@ def test_compare_removes_every_activation_and_holds_the_series_against_it(capsys
 
 
 def test_compare_finds_no_difference_where_the_closed_form_is_exact(capsys, folder):
-    facts = run_json(capsys, "compare", "--network", "relu", "--layer", "block4")
+    facts = run_json(capsys, "compare", "--model", "relu", "--layer", "block4")
     assert facts["maps"]["exact"]["engine"] == "affine"
     assert facts["difference"]["relative_l2"] < 1e-5
     assert facts["difference"]["correlation"] == pytest.approx(1)
@@ -165,7 +165,7 @@ def test_every_option_reaches_the_library(capsys, folder, monkeypatch):
         seen.extend((words, options))
         raise JaxcamError("seen")
 
-    monkeypatch.setattr(question, "cam", cam)
+    monkeypatch.setattr(answers, "cam", cam)
     assert run(capsys, "explain", "--scene", 4, *OPTIONS) == (2, "", "jaxcam: error: seen\n")
     (cut, x, method, target), others = seen
     scene, relu = bundled.scene(4), bundled.load("relu")
@@ -191,7 +191,7 @@ def test_methods_without_noise_are_those_of_the_library(name, capsys, folder):
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_the_order_of_taylor_cam_reaches_the_library(order, capsys, folder):
-    words = ("--method", "taylor_cam", "--order", order, "--network", "relu", "--layer", "block4")
+    words = ("--method", "taylor_cam", "--order", order, "--model", "relu", "--layer", "block4")
     facts = run_json(capsys, "explain", *words)
     assert facts["method"] == "taylor_cam"
     assert facts["options"]["order"] == order
@@ -210,7 +210,7 @@ def test_layers_are_those_of_the_network(capsys):
     facts = run_json(capsys, "layers")
     shapes = {layer["name"]: layer["shape"] for layer in facts["layers"]}
     assert shapes[bundled.DEFAULT_LAYER] == [8, 8, 48]
-    status, out, err = run(capsys, "layers", "--network", "relu")
+    status, out, err = run(capsys, "layers", "--model", "relu")
     assert (status, err) == (0, "")
     assert re.search(r"^block3 +8 x 8 x 48 +float32", out, re.MULTILINE)
 
@@ -327,6 +327,8 @@ REFUSED = {
     "out below a file": (["--out", "text.png/x.png"], "a folder that exists"),
     "out is no PNG": (["--out", "x.jpg"], r"ends in \.png; got x\.jpg"),
     "out is the image": (["whole.png", "--out", "./whole.png"], "another file than the picture"),
+    "unknown model": (["--model", "gelv"], "got gelv. Did you mean gelu"),
+    "weights of a bundled model": (["--weights", "x.pth"], "nothing for gelu, which is bundled"),
     "out name too long": (["--out", "x" * 300 + ".png"], "File name too long"),
 }
 
@@ -372,7 +374,6 @@ def test_a_question_without_an_answer_is_one_line(words, said, capsys, folder):
         (["explain", "--scheme", "sobol"], "invalid choice"),
         (["explain", "--method", "grad_cam", "--tolerance", "0.1"], "not to grad_cam"),
         (["explain", "--seed", "-1"], "from 0 on"),
-        (["explain", "--network", "swish"], "gelu"),
         (["explain", "in.png", "--scene", "1"], "not allowed with"),
         (["explain", "--method", "grad_cam", "--poles", "raw"], "not to grad_cam"),
         (["explain", "--method", "grad_cam", "--order", "2"], "--order belongs to taylor_cam"),
@@ -439,8 +440,8 @@ def test_a_folder_that_cannot_be_written_to_is_refused(capsys, folder, no_answer
 def test_a_link_is_followed_and_rights_are_the_usual_ones(folder):
     (folder / "other").mkdir()
     (folder / "x.png").symlink_to(folder / "other" / "y.png")
-    path = output.check(folder / "x.png", None)
-    output.write(path, lambda draft: draft.write_bytes(b"done"))
+    (path,) = output.check(folder / "x.png", [])
+    output.write({path: lambda draft: draft.write_bytes(b"done")})
     assert (folder / "x.png").is_symlink()
     assert (folder / "other" / "y.png").read_bytes() == b"done"
     (folder / "usual").touch()
@@ -461,7 +462,7 @@ def process(*words: str, **options: object) -> subprocess.Popen[str]:
 
 
 def test_a_pipe_gets_no_colours_and_json_alone(folder):
-    for words in (["explain", "--network", "relu", "--layer", "block4", "--json"], ["layers"]):
+    for words in (["explain", "--model", "relu", "--layer", "block4", "--json"], ["layers"]):
         running = process(*words)
         out, err = running.communicate(timeout=300)
         assert (running.returncode, err) == (0, "")

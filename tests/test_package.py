@@ -63,7 +63,7 @@ def test_imports_point_one_way(path):
     place, found = path.relative_to(PACKAGE).as_posix(), imports(path)
     if not place.startswith(("split/", "bundled/", "zoo/")):
         assert not {name for name in found if name.split(".")[0] == "flax"}
-    if not place.startswith(("plot.py", "figures.py", "cli/")):
+    if not place.startswith(("plot.py", "figures/", "cli/")):
         assert not {name for name in found if name.split(".")[0] == "matplotlib"}
     core = place.startswith(("split/", "derivatives/", "methods/")) or place in {
         "types.py", "errors.py", "precision.py", "targets.py", "noise.py", "average.py",

@@ -1,5 +1,6 @@
 """The README's code runs as it stands, on networks such as its reader has."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import published
 import pytest
 from flax import nnx
 from PIL import Image
@@ -15,6 +17,7 @@ import jaxcam
 from jaxcam import bundled, zoo
 from jaxcam.cli import main, options
 from jaxcam.zoo.card import IMAGENET
+from jaxcam.zoo.catalogue import ARCHITECTURES
 from jaxcam.zoo.vit import VisionTransformer
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -127,7 +130,9 @@ def test_a_network_of_the_zoo(tmp_path, monkeypatch):
 
     def load(name, weights):
         asked.append((name, weights))
-        return zoo.Loaded(model, zoo.Card(name, weights, "timm", small, "here", None))
+        return zoo.Loaded(
+            model, zoo.Card(name, weights, "timm", small, "here", 300, None, "", None)
+        )
 
     monkeypatch.setattr(zoo, "load", load)
     monkeypatch.chdir(tmp_path)
@@ -241,8 +246,40 @@ def test_a_folder_of_images(tmp_path, monkeypatch):
     assert callable(jaxcam.sweep.run)
 
 
+def test_photographs_by_a_published_network(tmp_path, monkeypatch, capsys):
+    """Each command as it stands, by a checkpoint of a small network in place of the hub's."""
+    published.published(tmp_path, monkeypatch)
+    monkeypatch.setitem(ARCHITECTURES, "resnet50", ARCHITECTURES["tiny_resnet50"])
+    published.saved("resnet50", "hub/model.safetensors")
+    names = ["tench, Tinca tinca", "tabby, tabby cat", "a", "b", "c"]
+    Path("hub/config.json").write_text(json.dumps({"id2label": dict(enumerate(names))}))
+    Path("preprocessor_config.json").rename("hub/preprocessor_config.json")
+    asked = []
+
+    def snapshot_download(repository, **_):
+        asked.append(repository)
+        return str(tmp_path / "hub")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    published.photo("cat.jpg", (120, 90))
+    published.photo("dog.png", (90, 120), seed=1)
+    commands = re.findall(r"^jaxcam ((?:layers|explain) .*)$", README, re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        words = command.split()
+        quick = [] if words[0] == "layers" else ["--method", "grad_cam_pp"]
+        status = main([*words, *quick])
+        out, err = capsys.readouterr()
+        assert (status, err) == (0, ""), command
+        assert "layer4" in out
+    assert set(asked) == {"microsoft/resnet-50"}
+    assert Image.open("tabby.png").size == (120, 90)
+    for name in ("jaxcam-explain.png", "top.png", "both.png"):
+        assert Image.open(name).width > 1000
+
+
 def test_every_block_is_run():
-    assert len(BLOCKS) == 10
+    assert len(BLOCKS) == 12
 
 
 def test_commands_are_marked_for_the_machine_that_checks_them():

@@ -24,6 +24,7 @@ from PIL import Image
 
 from jaxcam.bundled.network import DigitNet, Kind, check_kind
 from jaxcam.errors import fail
+from jaxcam.pictures import upright
 
 SIZE = 64
 CLASS_NAMES = tuple("0123456789")
@@ -86,12 +87,12 @@ def prepare(image: Image.Image | np.ndarray) -> np.ndarray:
     """Any picture as the networks' input: float32 ``[64, 64, 1]`` in 0..1.
 
     ``image`` is a Pillow image of any size, or uint8 ``[h, w]``, ``[h, w, 1]``,
-    ``[h, w, 3]`` or ``[h, w, 4]``. It becomes grey, transparent parts become black, and the whole
-    of it is squeezed into 64x64, so that a map covers the whole picture. The networks know bright
-    digits of 16 to 20 pixels on a dark ground.
+    ``[h, w, 3]`` or ``[h, w, 4]``. It is turned upright as its EXIF data say, transparent parts lie
+    on white, it becomes grey, and the whole of it is squeezed into 64x64, so that a map covers the
+    whole picture. The networks know bright digits of 16 to 20 pixels on a dark ground.
     """
-    picture = image if isinstance(image, Image.Image) else _picture(image)
-    grey = _grey(picture).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    picture = upright(image if isinstance(image, Image.Image) else _picture(image))
+    grey = picture.convert("L").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     return np.asarray(grey, np.float32)[..., None] / 255
 
 
@@ -106,23 +107,6 @@ def _picture(array: np.ndarray) -> Image.Image:
             remedy="Scale to 0..255, convert to uint8, and put the channels last.",
         )
     return Image.fromarray(array[..., 0] if channels == 1 and len(shape) == 3 else array)
-
-
-def _grey(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
-    if picture.mode in ("I", "F", "LAB", "La"):  # no fixed range, or unknown to Pillow's conversion
-        fail(
-            "bundled.prepare",
-            needs="a picture that Pillow can turn into 8 bits of grey",
-            got=f"mode {picture.mode!r}",
-            remedy="Scale it to 0..255 and convert it to mode 'L' first.",
-        )
-    if picture.has_transparency_data:
-        opaque = Image.new("RGBA", picture.size, "black")
-        opaque.alpha_composite(picture.convert("RGBA"))
-        picture = opaque
-    return picture.convert("L")
 
 
 def _arrays(name: str) -> dict[str, np.ndarray]:

@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = DONE
     try:
         with warnings.catch_warnings(record=True) as caught:
+            # Pillow doubts pictures of 90 to 180 megapixels, and refuses larger ones.
+            warnings.filterwarnings("ignore", message=".*could be decompression bomb")
             facts = commands.COMMANDS[asked.command](asked)
         status = INCOMPLETE if facts.get("failed") else DONE
         told = [" ".join(str(warning.message).split()) for warning in caught]

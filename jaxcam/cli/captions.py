@@ -9,7 +9,42 @@ Facts = dict[str, Any]
 
 def title(facts: Facts) -> str:
     """Say what the network sees."""
-    return f"Class {facts['label']}, probability {probability(facts['probability'])}"
+    words = f"{name(facts)}, probability {probability(facts['probability'])}"
+    return words if name(facts).startswith("Class ") else f"Class {words}"
+
+
+def name(facts: Facts) -> str:
+    """Give the first of a class's synonyms, as ImageNet divides them; or its number."""
+    unnamed = facts["label"] in (f"class {facts['class']}", str(facts["class"]))
+    return f"Class {facts['class']}" if unnamed else facts["label"].split(",")[0]
+
+
+def rows_title(facts: Facts) -> str:
+    """Say what the rows are."""
+    rows = facts["explanations"]
+    if facts["options"]["top"]:
+        return f"{rows[0]['picture']}: the {len(rows)} most probable classes"
+    return f"{len(rows)} pictures"
+
+
+def rows_caption(facts: Facts) -> str:
+    """Say how they were explained. One engine is chosen for all: they are rows of one program."""
+    first = facts["explanations"][0]
+    kind = "exact" if first["exact"] else "approximate"
+    words = _caption(facts, f"{kind} derivatives ({first['engine']})", first)
+    return f"{words}; each map on a scale of its own"
+
+
+def row_lines(facts: Facts, row: Facts) -> list[str]:
+    """Say beside a row how sure the network is, what else the class is called, and the rest."""
+    error = percent(row["diagnostics"]["relative_standard_error"])
+    synonyms = ",".join(row["label"].split(",")[1:]).strip()
+    return [
+        f"probability {probability(row['probability'])}",
+        *([synonyms] if synonyms else []),
+        *([] if facts["options"]["top"] else [_picture(row)]),
+        *([f"standard error at most {error} of the map's largest value"] if error else []),
+    ]
 
 
 def explain_caption(facts: Facts) -> str:
@@ -57,7 +92,8 @@ def removal_notes(facts: Facts) -> tuple[str, ...]:
 
 def _caption(facts: Facts, derivatives: str, found: Facts) -> str:
     options = facts["options"]
-    words = [f"{METHODS[facts['method']]} at {facts['layer']}", derivatives]
+    fused = f" ({options['fuse']} of the maps)" if "layers" in found else ""
+    words = [f"{METHODS[facts['method']]} at {facts['layer']}{fused}", derivatives]
     if found["samples"]:
         words.append(f"{found['samples']} samples, noise {options['noise']:g}")
     elif facts["method"] == "smooth_grad_cam_pp":
@@ -66,7 +102,16 @@ def _caption(facts: Facts, derivatives: str, found: Facts) -> str:
 
 
 def _picture(facts: Facts) -> str:
-    name = facts["picture"]
+    """Name the picture, and say so where what is shown is not all of it."""
+    left, top, right, bottom = facts["seen"]
+    width, height = facts["size"]
+    part = max(0, min(right, width) - max(left, 0)) * max(0, min(bottom, height) - max(top, 0))
+    share = part / (width * height)
+    cut = f"\n{percent(share)} of it: what the network sees" if share < 0.999 else ""
+    return _short(facts["picture"]) + cut
+
+
+def _short(name: str) -> str:
     return name if len(name) < 33 else f"{name[:30]}..."
 
 

@@ -45,25 +45,47 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         setattr(asked, option, getattr(asked, option, DEFAULTS[option]))
     if asked.command == "sweep":
         _check_processes(parser, asked)
+    if asked.command == "explain":
+        _check_rows(parser, asked)
+    if asked.command == "compare":
+        asked.images = [asked.images] if asked.images else []
+        asked.layers = [asked.layer] if asked.layer else None
+        asked.top, asked.fuse = None, "mean"
     return asked
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jaxcam",
-        description="Class activation maps with exact derivatives, on a small bundled network.",
+        description="Class activation maps with exact derivatives, of your pictures.",
         epilog="'jaxcam COMMAND --help' lists the options of a command.",
     )
     parser.add_argument("--version", action="version", version=f"jaxcam {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    explain = commands.add_parser("explain", help="explain what a network sees in a picture")
-    _add_picture(explain)
+    explain = commands.add_parser("explain", help="explain what a network sees in pictures")
+    _add_pictures(explain, "*")
     _add_question(explain, METHODS)
+    explain.add_argument(
+        "--layer", action="append", dest="layers", metavar="LAYER",
+        help="as 'jaxcam layers' names it, or auto, the last one with positions (block3 of the "
+        "bundled networks, else auto); given several times, their maps are fused",
+    )  # fmt: skip
+    explain.add_argument(
+        "--fuse", choices=("mean", "max"), default="mean", help="how; default: mean"
+    )
+    explain.add_argument(
+        "--top", type=_at_least(1), metavar="K", help="explain the K most probable classes"
+    )
     _add_engine(explain)
     _add_out(explain, "jaxcam-explain.png")
+    explain.add_argument(
+        "--overlay", type=Path, metavar="FILE",
+        help="write the map over the picture as well, at the picture's own size (png, jpg, webp)",
+    )  # fmt: skip
     compare = commands.add_parser("compare", help="exact derivatives beside the approximation")
-    _add_picture(compare)
+    _add_pictures(compare, "?")
     _add_question(compare, ALPHAS)
+    _add_layer(compare)
     compare.add_argument(
         "--against",
         choices=("exponential", "power"),
@@ -74,10 +96,16 @@ def _parser() -> argparse.ArgumentParser:
     sweep = commands.add_parser("sweep", help="explain a folder of images")
     sweep.add_argument("images", nargs="+", type=Path, metavar="IMAGES", help="files and folders")
     _add_question(sweep, METHODS)
+    _add_layer(sweep)
     _add_engine(sweep)
     _add_run(sweep)
     layers = commands.add_parser("layers", help="list the layers that can be explained")
-    _add_network(layers)
+    _add_model(layers)
+    layers.add_argument(
+        "--costs", nargs="*", metavar="LAYER",
+        help="say of these layers, or of all, which engine would serve and what it takes; a second "
+        "or so for each layer of a large network",
+    )  # fmt: skip
     for command, words in zip((explain, compare, sweep, layers), _DESCRIPTIONS, strict=True):
         command.description = words
         command.add_argument("--json", action="store_true", help="print one JSON object instead")
@@ -85,38 +113,52 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _DESCRIPTIONS = (
-    "Explain a picture, or a bundled scene of digits, by exact Smooth Grad-CAM++, and draw it.",
+    "Explain pictures, or a bundled scene of digits, by exact Smooth Grad-CAM++, and draw it: one "
+    "picture, its most probable classes below each other (--top), or several pictures, a row for "
+    "each. Pictures are turned upright as their EXIF data say, and transparent parts lie on white.",
     "Explain with exact derivatives and with an approximation, under the same noise, and by what "
     "removing activations does to the score; draw and measure how the maps differ.",
     "Explain a folder of images, on one process or several: maps.npy holds the maps (float32, "
     "images x height x width), and table.csv a row for each. Every image gets the same noise, so "
     "that its map does not depend on which others there are. An image that cannot be read has a "
     "row that says why, and the exit status is then 1.",
-    "List the layers of a bundled network in call order, with the shapes of their outputs.",
+    "List the layers of a network in call order, with the shapes of their outputs.",
 )
 
 
-def _add_network(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--network",
-        choices=("gelu", "relu"),
-        default="gelu",
-        help="bundled network: smooth (gelu, the default) or piecewise affine (relu)",
-    )
+def _add_model(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add(
+        "--model", default="gelu", metavar="NAME",
+        help="a bundled network, smooth (gelu, the default) or piecewise affine (relu), or one of "
+        "jaxcam.zoo: resnet50, convnext_tiny, vit_b_16, ...",
+    )  # fmt: skip
+    add(
+        "--weights", metavar="PLACE",
+        help="of a network of jaxcam.zoo: a .safetensors or .pth file, a folder with one, or "
+        "hf://owner/name",
+    )  # fmt: skip
 
 
-def _add_picture(command: argparse.ArgumentParser) -> None:
+def _add_layer(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--layer", help="as 'jaxcam layers' names it, or auto")
+
+
+def _add_pictures(command: argparse.ArgumentParser, count: str) -> None:
     picture = command.add_mutually_exclusive_group()
-    picture.add_argument("image", nargs="?", type=Path, metavar="IMAGE", help="a picture")
+    picture.add_argument(
+        "images", nargs=count, type=Path, default=[], metavar="IMAGE", help="what is explained"
+    )
     picture.add_argument("--scene", type=int, help="a bundled scene, by number (0)")
 
 
 def _add_question(command: argparse.ArgumentParser, methods: Sequence[str]) -> None:
     """What is explained, and by which method: the same words for one map as for many."""
-    _add_network(command)
+    _add_model(command)
     add = command.add_argument
-    add("--layer", help="as 'jaxcam layers' names it (block3)")
-    add("--class", dest="class_index", type=int, metavar="INT", help="default: the top class")
+    add("--class", dest="class_name", metavar="NAME", help="or its index; default: the top class")
+    add("--class-names", type=Path, metavar="FILE",
+        help="a name a line, or a JSON list or object {index: name}")  # fmt: skip
     add("--target", choices=("exp_logit", "softmax", "logit"), default="exp_logit")
     add("--method", choices=methods, default=methods[0], metavar="METHOD", help=" | ".join(methods))
     rest = argparse.SUPPRESS
@@ -175,6 +217,16 @@ def _check_processes(parser: argparse.ArgumentParser, asked: argparse.Namespace)
         parser.error("--distributed finds out what --coordinator and its like say")
     if any(given) and asked.process >= asked.processes:
         parser.error(f"--process: needs a number from 0 to {asked.processes - 1}")
+
+
+def _check_rows(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
+    several = len(asked.images) > 1
+    if asked.top is not None and asked.class_name is not None:
+        parser.error("--top: not allowed with --class")
+    if asked.top is not None and several:
+        parser.error("--top is for one picture")
+    if asked.overlay is not None and (several or asked.top is not None):
+        parser.error("--overlay is for one picture and one class")
 
 
 def _address(text: str) -> str:

@@ -1,114 +1,69 @@
-"""From the words of the command line to a question, and from that to an answer on the host."""
+"""From the words of the command line to a question."""
 
-import math
-import time
 from argparse import Namespace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from jaxcam import bundled, methods, targets
-from jaxcam.cam import cam
-from jaxcam.cli import progress
+from jaxcam import methods, pictures, targets
+from jaxcam.cli import models
+from jaxcam.cli.classes import index_of
+from jaxcam.cli.models import Cut, Model
 from jaxcam.errors import fail
-from jaxcam.removal import check_removal, signed_map
+from jaxcam.pictures import Box
 from jaxcam.smoothing import smooth
-from jaxcam.split import split
 from jaxcam.targets import Target
-from jaxcam.types import CAM, ChunkSize, Method, Split
+from jaxcam.types import ChunkSize, Method, Shared, shared
 
 
-class Question(NamedTuple):
-    """What is asked of one picture; all but the engine.
+class Picture(NamedTuple):
+    """What is explained.
 
-    source: what to call the picture. boxes: of the instances of class ``truth``, where known.
+    source: what to call it. image: upright, in red, green and blue. box: the part of it that the
+    network sees. boxes: of the instances of class ``truth``, where known.
     """
 
     source: str
-    image: NDArray[np.float32]
+    image: Image.Image
+    box: Box
     boxes: list[list[int]]
     truth: int | None
-    layer: str
-    split: Split
+
+
+class Question(NamedTuple):
+    """What is asked; all but the engine.
+
+    ``x`` has a row for each of the pictures. cuts: the network at each of the layers, whose maps
+    are fused by ``how``.
+    """
+
+    model: Model
+    pictures: tuple[Picture, ...]
+    x: NDArray[np.float32]
+    cuts: list[Cut]
+    how: str
     method: Method
     target: Target
     seed: int
     chunk_size: ChunkSize
 
 
-class Answer(NamedTuple):
-    """The result of one picture, ``cam`` without its batch axis and in the host's memory.
-
-    seconds: ``first``, up to the end of the first step and so with compilation, and ``rest``.
-    boxes: those of the question if they are of the class that was explained.
-    """
-
-    cam: CAM
-    seconds: dict[str, float]
-    boxes: list[list[int]]
-
-
-class Removed(NamedTuple):
-    """What removing activations does: a map on the host, and what it took."""
-
-    map: NDArray
-    passes: int
-    seconds: float
-
-
 def ask(asked: Namespace) -> Question:
     """Load what is explained, and refuse what can be refused before anything is computed."""
-    target = getattr(targets, asked.target)(asked.class_index)
-    targets.check_class(target, len(bundled.CLASS_NAMES))
     method = method_of(asked)
-    source, image, boxes, truth = _picture(asked)
-    model, variables = bundled.load(asked.network)
-    layer = asked.layer or bundled.DEFAULT_LAYER
-    return Question(
-        source, image, boxes, truth, layer, split(model, layer, variables=variables), method,
-        target, asked.seed, asked.chunk_size,
-    )  # fmt: skip
-
-
-def answer(question: Question, engine: str, name: str) -> Answer:
-    """Compute a map, with a display called ``name`` for a person who waits."""
-    began = first = time.perf_counter()
-    with progress.shown(name) as show:
-
-        def step(done: int, total: int) -> None:
-            nonlocal first
-            first = time.perf_counter() if done == 1 else first
-            show(done, total)
-
-        found = cam(
-            question.split, question.image[None], question.method, question.target,
-            key=jax.random.key(question.seed), engine=engine, chunk_size=question.chunk_size,
-            progress=step,
-        )  # fmt: skip
-        found = jax.tree.map(lambda values: values[0], jax.device_get(found))
-    ended = time.perf_counter()
-    first = first if first > began else ended
-    boxes = question.boxes if int(found.target) == question.truth else []
-    return Answer(found, {"first": first - began, "rest": ended - first}, boxes)
-
-
-def remove(question: Question) -> Removed:
-    """Remove each activation of the layer in a forward pass of its own."""
-    began = time.perf_counter()
-    shape = jax.eval_shape(question.split.features, question.image[None]).shape[1:]
-    with progress.shown("true removal"):
-        # Of Taylor's orders the first is the cheapest, and only the removals are used.
-        found = check_removal(
-            question.split, question.image[None], question.target,
-            order=1, samples=math.prod(shape), chunk_size=question.chunk_size,
-        )  # fmt: skip
-    signed = signed_map(found.elements[0], found.removal[0], shape)
-    seconds = time.perf_counter() - began
-    return Removed(np.maximum(signed, 0), found.removal.size, seconds)
+    images = [pictures.read(path) for path in asked.images]  # before weights are downloaded
+    model = models.find(asked)
+    target = target_of(asked, model)
+    shown, x = _inputs(asked, model, images)
+    cuts = models.cuts(model, asked.layers or [model.layer], x.shape[1:])
+    question = Question(
+        model, shown, x, cuts, asked.fuse, method, target, asked.seed, asked.chunk_size
+    )
+    return question if asked.top is None else _of_top_classes(question, asked.top)
 
 
 def method_of(asked: Namespace) -> Method:
@@ -131,24 +86,59 @@ def method_of(asked: Namespace) -> Method:
     )
 
 
-def _picture(asked: Namespace) -> tuple[str, NDArray[np.float32], list[list[int]], int | None]:
-    if asked.image is not None:
-        return asked.image.name, read_picture(asked.image), [], None
+def target_of(asked: Namespace, model: Model) -> Target:
+    """Give the target that was asked for, its class found by index or by name."""
+    names = model.class_names
+    index = None if asked.class_name is None else index_of(asked.class_name, names)
+    target = getattr(targets, asked.target)(index)
+    targets.check_class(target, len(names))
+    return target
+
+
+def _inputs(
+    asked: Namespace, model: Model, images: list[Image.Image]
+) -> tuple[tuple[Picture, ...], NDArray[np.float32]]:
+    """Prepare the pictures, or the bundled scene where none is given."""
+    named = zip(asked.images, images, strict=True)
+    shown = [Picture(path.name, image, model.seen(image.size), [], None) for path, image in named]
+    shown = shown or [_scene(asked, model)]
+    inputs = [model.prepare(picture.image) for picture in shown]
+    shapes = sorted({x.shape for x in inputs})
+    if len(shapes) > 1:
+        got = " and ".join(str(list(shape)) for shape in shapes)
+        remedy = "This checkpoint's preparation keeps the pictures' shape: explain one at a time."
+        fail("explain", needs="pictures that the network sees in one size", got=got, remedy=remedy)
+    return tuple(shown), np.stack(inputs)
+
+
+def _scene(asked: Namespace, model: Model) -> Picture:
+    if model.scene is None:
+        fail(asked.command, needs=f"a picture for {model.name} to see", got="none",
+             remedy="Name a file; the bundled scenes are for the bundled networks.")  # fmt: skip
     index = asked.scene or 0
-    scene = bundled.scene(index)
-    return f"scene {index}", scene.image, np.asarray(scene.boxes).tolist(), int(scene.label)
+    scene = model.scene(index)
+    pixels = np.round(255 * scene.image[..., 0]).astype(np.uint8)
+    image = Image.fromarray(pixels).convert("RGB")
+    boxes = np.asarray(scene.boxes).tolist()
+    return Picture(f"scene {index}", image, model.seen(image.size), boxes, int(scene.label))
 
 
-def read_picture(path: Path) -> NDArray[np.float32]:
-    """Read any picture that Pillow can, upright; a broken one fails in as many ways as formats."""
-    try:
-        with Image.open(path) as file:
-            picture: Any = ImageOps.exif_transpose(file)
-            picture.load()
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
-    except Exception as error:
-        words = str(error).replace(f" {str(path)!r}", "")
-        remedy = "Is it complete, and of a format that Pillow reads?"
-        fail(str(path), needs="a picture that can be read", got=words, remedy=remedy)
-    return bundled.prepare(picture)
+def _of_top_classes(question: Question, count: int) -> Question:
+    """Ask of the most probable classes of the one picture, a row for each."""
+    classes = len(question.model.class_names)
+    if count > classes:
+        remedy = f"The network scores {classes} classes."
+        fail("--top", needs=f"at most {classes}", got=count, remedy=remedy)
+    scores = np.asarray(_scores(shared(question.cuts[0].split), question.x))[0]
+    top = np.argsort(-scores, kind="stable")[:count]
+    return question._replace(
+        pictures=question.pictures * count,
+        x=np.repeat(question.x, count, axis=0),
+        target=question.target._replace(class_index=top.astype(np.int32)),
+    )
+
+
+@jax.jit
+def _scores(network: Shared, x: Array) -> Array:
+    split = network.split()
+    return split.scores(split.features(x), x)

@@ -9,32 +9,45 @@ import jax
 import numpy as np
 
 import jaxcam
-from jaxcam import bundled
+from jaxcam.cli.answers import Answer, Removed
 from jaxcam.cli.measure import difference, localisation
-from jaxcam.cli.question import Answer, Question, Removed
+from jaxcam.cli.question import Picture, Question
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
-NOT_OPTIONS = ("command", "json", "image", "out", "network", "layer", "method")
+NOT_OPTIONS = (
+    "command", "json", "images", "out", "overlay", "model", "weights", "layer",
+    "layers", "method",
+)  # fmt: skip
 
 
-def about(asked: Namespace, question: Question, answer: Answer) -> dict[str, Any]:
-    """Say what was asked, and what the network says of it."""
-    scores, index = answer.cam.scores.astype(np.float64), int(answer.cam.target)
-    shares = np.exp(scores - scores.max())
+def setting(asked: Namespace, question: Question) -> dict[str, Any]:
+    """Say what was asked, of all pictures and classes alike."""
+    model = question.model
     return {
         "command": asked.command,
-        "picture": question.source,
-        "truth": question.truth,
-        "class": index,
-        "label": bundled.CLASS_NAMES[index],
-        "probability": float(shares[index] / shares.sum()),
-        "scores": answer.cam.scores,
-        "network": asked.network,
-        "layer": question.layer,
-        "shape": answer.cam.map.shape,
+        "model": model.name,
+        "weights": {**model.origin, **model.identity} or None,
+        "layer": " and ".join(cut.layer for cut in question.cuts),
         "method": asked.method,
         "options": {k: v for k, v in vars(asked).items() if k not in NOT_OPTIONS},
         **environment(),
+    }
+
+
+def about(question: Question, answer: Answer) -> dict[str, Any]:
+    """Say what the network says of a picture. seen: left, top, right, bottom in its pixels."""
+    scores, index = answer.cam.scores.astype(np.float64), int(answer.cam.target)
+    shares = np.exp(scores - scores.max())
+    return {
+        "picture": answer.picture.source,
+        "size": answer.picture.image.size,
+        "seen": answer.picture.box,
+        "truth": answer.picture.truth,
+        "class": index,
+        "label": question.model.class_names[index],
+        "probability": float(shares[index] / shares.sum()),
+        "scores": answer.cam.scores,
+        "shape": answer.cam.map.shape,
     }
 
 
@@ -44,7 +57,7 @@ def environment() -> dict[str, Any]:
     return {"device": jax.devices()[0].device_kind, "versions": versions}
 
 
-def findings(question: Question, answer: Answer) -> dict[str, Any]:
+def findings(answer: Answer) -> dict[str, Any]:
     """Say what one engine found.
 
     samples: the noisy ones that were taken; none where they are proved not to matter.
@@ -57,32 +70,37 @@ def findings(question: Question, answer: Answer) -> dict[str, Any]:
         "exact": report.exact,
         "proof": report.proof,
         "samples": 0 if taken is None else taken,
-        "notes": report.notes,
+        "notes": answer.notes,
         "diagnostics": diagnostics(answer),
         "map": found.map,
-        "localisation": _localisation(question, found.map, answer.boxes),
+        "localisation": _localisation(answer.picture, found.map, answer.boxes),
         "seconds": answer.seconds,
-    }
+    } | _parts(answer)
 
 
-def removals(
-    question: Question, true: Removed, orders: dict[str, Answer], boxes: list
-) -> dict[str, Any]:
+def _parts(answer: Answer) -> dict[str, Any]:
+    """Say what was found at each layer, where several are fused."""
+    parts = [{"layer": part.layer, "shape": part.cam.map.shape} | findings(part)
+             for part in answer.parts]  # fmt: skip
+    return {"layers": parts} if parts else {}
+
+
+def removals(true: Removed, orders: dict[str, Answer], exact: Answer) -> dict[str, Any]:
     """Say what removing activations does, and how near Taylor's series comes to it.
 
     true: the map of one forward pass for each activation. orders: those of the series. difference:
     how far each is from the true one (`measure.difference`).
     """
     near = {
-        name: findings(question, found) | {"difference": difference(true.map, found.cam.map)}
+        name: findings(found) | {"difference": difference(true.map, found.cam.map)}
         for name, found in orders.items()
     }
-    where = _localisation(question, true.map, boxes)
+    where = _localisation(exact.picture, true.map, exact.boxes)
     return {"true": {**true._asdict(), "localisation": where}, "orders": near}
 
 
-def _localisation(question: Question, map: Any, boxes: list) -> dict[str, Any] | None:
-    height, width = question.image.shape[:2]
+def _localisation(picture: Picture, map: Any, boxes: list) -> dict[str, Any] | None:
+    width, height = picture.image.size
     return localisation(map, boxes, (height, width)) if boxes else None
 
 

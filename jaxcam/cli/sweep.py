@@ -1,26 +1,29 @@
-"""The command ``sweep``: a folder of images, by a bundled network."""
+"""The command ``sweep``: a folder of images."""
 
 import time
 import warnings
 from argparse import Namespace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax import Array
+from numpy.typing import NDArray
 
-from jaxcam import bundled, targets
+from jaxcam import pictures
 from jaxcam.cam import cam
-from jaxcam.cli import progress, report
-from jaxcam.cli.question import method_of, read_picture
-from jaxcam.errors import JaxcamWarning
-from jaxcam.split import split
+from jaxcam.cli import models, progress, report
+from jaxcam.cli.models import Cut, Model
+from jaxcam.cli.question import method_of, target_of
+from jaxcam.errors import JaxcamWarning, fail
 from jaxcam.sweep import Job, Launch, Summary, find, folder, make_plan, run
+from jaxcam.targets import Target
 from jaxcam.types import CAM, Split
 
 NOT_SETTINGS = (
     "command", "json", "images", "out", "resume", "batch", "coordinator", "processes", "process",
-    "distributed", "wait", "class_index",
+    "distributed", "wait", "class_name", "class_names", "weights",
 )  # fmt: skip
 """Options that change nothing of a result, and those that a plan has a place of its own for."""
 
@@ -29,42 +32,62 @@ def facts(asked: Namespace) -> dict[str, Any]:
     """Run a sweep, or go on with one, and say how it ended."""
     began = time.perf_counter()
     found = find(asked.images)
-    asked.layer = asked.layer or bundled.DEFAULT_LAYER
-    words = vars(asked) | {"class": asked.class_index}
-    settings = {name: value for name, value in words.items() if name not in NOT_SETTINGS}
+    model = models.find(asked)
+    asked.layer = asked.layer or model.layer
+    target = target_of(asked, model)
+    settings = report.plain(_settings(asked, model, target))
+    cut: list[Cut] = []
     planned = make_plan(found.paths, settings, batch=asked.batch)
     try:
         with progress.counted("sweep", "images") as show:
             ended = run(
-                planned, asked.out, lambda: _job(asked),
+                planned, asked.out, lambda: _job(asked, model, target, cut),
                 resume=asked.resume, launch=_launch(asked), progress=show,
             )  # fmt: skip
     except KeyboardInterrupt:
         raise KeyboardInterrupt("what was written stays, and --resume goes on with it") from None
     _warn(ended, found.twice, asked.out)
     return report.plain(
-        _about(asked, settings)
-        | _ended(ended, found.twice)
+        _about(asked, settings, cut)
+        | _ended(ended, found.twice, cut)
         | {"maps": asked.out / folder.MAPS, "table": asked.out / folder.TABLE}
         | {"seconds": time.perf_counter() - began, **report.environment()}
     )
 
 
-def _job(asked: Namespace) -> Job:
-    target = getattr(targets, asked.target)(asked.class_index)
-    targets.check_class(target, len(bundled.CLASS_NAMES))
+def _settings(asked: Namespace, model: Model, target: Target) -> dict[str, Any]:
+    """Say what decides a result: of the weights their content, and not where they are."""
+    names = "\n".join(model.class_names).encode()
+    return {
+        **{name: value for name, value in vars(asked).items() if name not in NOT_SETTINGS},
+        **{f"weights_{name}": value for name, value in model.identity.items()},
+        "class": target.class_index,
+        "class_names": sha256(names).hexdigest(),
+    }
+
+
+def _job(asked: Namespace, model: Model, target: Target, cut: list[Cut]) -> Job:
+    """Load the network, once the processes have met; ``cut`` gets where it was cut."""
     method = method_of(asked)
-    model, variables = bundled.load(asked.network)
     key = jax.random.key(asked.seed)
+    if model.shape is None:
+        fail(
+            "sweep",
+            needs="pictures that the network sees in one size",
+            got="a checkpoint whose preparation keeps the pictures' shape",
+            remedy="Explain them one at a time, or add a crop to preprocessor_config.json.",
+        )
 
     def explain(network: Split, x: Array) -> CAM:
         return cam(
             network, x, method, target, key=key, engine=asked.engine, chunk_size=asked.chunk_size
         )
 
-    network = split(model, asked.layer, variables=variables)
-    shape = (bundled.SIZE, bundled.SIZE, 1)
-    return Job(network, explain, read_picture, bundled.CLASS_NAMES, shape)
+    def read(path: Path) -> NDArray:
+        return model.prepare(pictures.read(path))
+
+    cut += models.cuts(model, [asked.layer], model.shape)
+    return Job(cut[0].split, explain, read, model.class_names, model.shape)
 
 
 def _launch(asked: Namespace) -> Launch | None:
@@ -73,18 +96,18 @@ def _launch(asked: Namespace) -> Launch | None:
     return Launch(asked.coordinator, asked.processes, asked.process, asked.wait)
 
 
-def _about(asked: Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+def _about(asked: Namespace, settings: dict[str, Any], cut: list[Cut]) -> dict[str, Any]:
     options = {name: value for name, value in settings.items() if name not in report.NOT_OPTIONS}
     return {
         "command": asked.command,
-        "network": asked.network,
-        "layer": asked.layer,
+        "model": asked.model,
+        "layer": cut[0].layer if cut else asked.layer,
         "method": asked.method,
         "options": options | {"batch": asked.batch},
     }
 
 
-def _ended(ended: Summary, twice: int) -> dict[str, Any]:
+def _ended(ended: Summary, twice: int, cut: list[Cut]) -> dict[str, Any]:
     """Say how it ended; of engines nothing, where nothing was left to explain."""
     decided = ended.report
     return {
@@ -97,7 +120,7 @@ def _ended(ended: Summary, twice: int) -> dict[str, Any]:
         "engine": decided and decided.engine,
         "exact": decided and decided.exact,
         "proof": decided and decided.proof,
-        "notes": decided.notes if decided else (),
+        "notes": (*(cut[0].notes if cut else ()), *(decided.notes if decided else ())),
     }
 
 

@@ -13,25 +13,45 @@ Rows = list[tuple[str, ...]]
 
 def print_explain(facts: Facts) -> None:
     """Print an explanation."""
-    _print([*_heading(facts), *_findings(facts)])
-    _print_end(facts, facts)
+    if "explanations" not in facts:
+        _print([*_heading(facts, facts), *_findings(facts)])
+        _print_end(facts, facts)
+        return
+    rows = facts["explanations"]
+    _print([*_setting(facts, rows[0]), *_decided(rows[0]), _seconds(rows[0]["seconds"])])
+    head = ("picture", "class", "probability", "samples", "standard error")
+    _print([head, *map(_row, rows)], head=True)
+    _print_end(facts, *rows)
 
 
 def print_compare(facts: Facts) -> None:
     """Print two explanations beside each other, and then how they differ."""
     exact, approximate = facts["maps"]["exact"], facts["maps"]["approximate"]
     pairs = zip(_findings(exact), _findings(approximate), strict=True)
-    _print(_heading(facts))
+    _print(_heading(facts, facts))
     _print([("", "exact", "approximate"), *((*one, other[1]) for one, other in pairs)])
     _print(_difference(facts["difference"]))
-    _print(_removal(facts["removal"]))
+    if facts["removal"] is not None:
+        _print(_removal(facts["removal"]))
     _print_end(facts, exact, approximate)
 
 
 def print_layers(facts: Facts) -> None:
     """Print the layers of a network."""
-    rows = [(layer["name"], by(layer["shape"]), layer["dtype"]) for layer in facts["layers"]]
-    _print([("layer", "output", "dtype"), *rows], head=True)
+    head, every = ("layer", "output", "dtype"), facts["layers"]
+    rows = [(layer["name"], by(layer["shape"]), layer["dtype"]) for layer in every]
+    if "engine" in every[0]:
+        head = (*head, "engine", "cost in network passes")
+        rows = [(*row, *_taken(layer)) for row, layer in zip(rows, every, strict=True)]
+    _print([head, *rows], head=True)
+
+
+def _taken(layer: Facts) -> tuple[str, str]:
+    if layer["engine"] is None:
+        return "none", layer["words"].split(": ", 1)[-1].split("; got")[0]
+    return layer["engine"], f"{layer['passes']:,.0f}" if layer["passes"] >= 10 else number(
+        layer["passes"], 2
+    )
 
 
 def print_sweep(facts: Facts) -> None:
@@ -60,16 +80,44 @@ PRINT = {
 }
 
 
-def _heading(facts: Facts) -> Rows:
-    truth = facts["truth"]
-    right = "" if truth is None else " (right)" if truth == facts["class"] else f" (it is {truth})"
+def _heading(facts: Facts, found: Facts) -> Rows:
+    truth = found["truth"]
+    right = "" if truth is None else " (right)" if truth == found["class"] else f" (it is {truth})"
     return [
-        ("picture", facts["picture"]),
-        ("class", facts["label"] + right),
-        ("probability", probability(facts["probability"])),
-        ("method", METHODS[facts["method"]]),
-        ("layer", f"{facts['layer']}, a map of {by(facts['shape'])}"),
+        ("picture", found["picture"]),
+        ("class", found["label"] + right),
+        ("probability", probability(found["probability"])),
+        *_setting(facts, found),
     ]
+
+
+def _setting(facts: Facts, found: Facts) -> Rows:
+    weights = facts["weights"]
+    return [
+        ("model", facts["model"]),
+        ("weights", weights["place"] if weights else ""),
+        ("prepared by", weights["preprocessing_from"] if weights else ""),
+        ("method", METHODS[facts["method"]]),
+        ("layer", f"{facts['layer']}, a map of {by(found['shape'])}"),
+    ]
+
+
+def _decided(facts: Facts) -> Rows:
+    return [
+        ("engine", f"{facts['engine']}, {'exact' if facts['exact'] else 'approximate'}"),
+        ("proof", facts["proof"]),
+    ]
+
+
+def _row(facts: Facts) -> tuple[str, ...]:
+    error = percent(facts["diagnostics"]["relative_standard_error"])
+    return (
+        facts["picture"],
+        facts["label"],
+        probability(facts["probability"]),
+        number(facts["samples"] or None),
+        error,
+    )
 
 
 def _findings(facts: Facts) -> Rows:
@@ -77,8 +125,7 @@ def _findings(facts: Facts) -> Rows:
     effective = number(found["effective_samples"])
     kept, error = percent(found["top_class_kept"]), percent(found["relative_standard_error"])
     return [
-        ("engine", f"{facts['engine']}, {'exact' if facts['exact'] else 'approximate'}"),
-        ("proof", facts["proof"]),
+        *_decided(facts),
         ("effective samples", effective and f"{effective} of {facts['samples']}"),
         ("top class kept", kept and f"by {kept} of the samples"),
         ("smallest r", number(found.get("smallest_r"))),
@@ -88,8 +135,12 @@ def _findings(facts: Facts) -> Rows:
         ("standard error", error and f"at most {error} of the largest value"),
         *_localisation(where),
         ("correlation with removal", number(facts.get("correlation_with_removal"), 4)),
-        ("seconds", f"{seconds['first']:.1f} with compilation, then {seconds['rest']:.1f}"),
+        _seconds(seconds),
     ]
+
+
+def _seconds(seconds: Facts) -> tuple[str, str]:
+    return "seconds", f"{seconds['first']:.1f} with compilation, then {seconds['rest']:.1f}"
 
 
 def _localisation(where: Facts) -> Rows:
@@ -146,4 +197,8 @@ def _print(rows: Rows, *, head: bool = False) -> None:
 def _print_end(facts: Facts, *found: Facts) -> None:
     for note in dict.fromkeys(note for facts in found for note in facts["notes"]):
         print(f"note: {note}")
+    if facts.get("note"):
+        print(f"note: {facts['note']}")
     print(f"{facts['output']} written")
+    if facts.get("overlay"):
+        print(f"{facts['overlay']} written")

@@ -15,8 +15,21 @@ Models are `flax.nnx` modules in evaluation mode; ``model.train()`` switches Bat
 stochastic depth to training. Nothing here is loaded by ``import jaxcam``.
 """
 
-from jaxcam.zoo.card import Card, Preprocessing, prepare
+from jaxcam.zoo.card import Card, Preprocessing, input_size, prepare, seen
 from jaxcam.zoo.catalogue import build, names
-from jaxcam.zoo.loading import Loaded, load
+from jaxcam.zoo.loading import Described, Loaded, describe, inspect, load
 
-__all__ = ["Card", "Loaded", "Preprocessing", "build", "load", "names", "prepare"]
+__all__ = [
+    "Card",
+    "Described",
+    "Loaded",
+    "Preprocessing",
+    "build",
+    "describe",
+    "input_size",
+    "inspect",
+    "load",
+    "names",
+    "prepare",
+    "seen",
+]

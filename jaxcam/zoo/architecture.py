@@ -24,6 +24,7 @@ class Architecture(NamedTuple):
     preprocessing: of checkpoints that bring none. recipes: of torchvision's, by the eight digits in
     a file's name with which its SHA-256 begins. constants: by the name of a collection, what
     ``make`` takes besides where that collection computes with other numbers than torchvision.
+    tokens: how many stand before those of the picture, in layers that give tokens; None without.
     """
 
     make: Callable[..., nnx.Module]
@@ -33,3 +34,4 @@ class Architecture(NamedTuple):
     preprocessing: Preprocessing
     recipes: Mapping[str, Preprocessing]
     constants: Mapping[str, Mapping[str, Any]] = {}
+    tokens: int | None = None

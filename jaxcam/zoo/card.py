@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from jaxcam.errors import JaxcamError, fail
+from jaxcam.pictures import Box, upright
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -32,7 +33,9 @@ class Card(NamedTuple):
 
     architecture: its name in the zoo. weights: the file or repository they came from. naming: the
     collection in whose names they were written. preprocessing_from: the file that says it, or how
-    else it is known. class_names: none where the checkpoint brings none.
+    else it is known. classes: how many. class_names: none where the checkpoint brings none. digest:
+    the file's SHA-256 in hexadecimal. tokens: how many stand before those of the picture in layers
+    that give tokens, for `jaxcam.tokens`; None where no layer does.
     """
 
     architecture: str
@@ -40,27 +43,69 @@ class Card(NamedTuple):
     naming: str
     preprocessing: Preprocessing
     preprocessing_from: str
+    classes: int
     class_names: tuple[str, ...] | None
+    digest: str
+    tokens: int | None
 
 
 IMAGENET = Preprocessing(256, (224, 224), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """The usual one: torchvision's first recipe, with ImageNet's mean and spread of colours."""
 
 
+LONG = 12
+"""Pictures longer than so many times their width are cut before they are resized, not behind."""
+
+
 def prepare(image: Image.Image, how: Preprocessing) -> np.ndarray:
     """Turn any picture into a network's input: float32 ``[height, width, 3]``.
+
+    It is turned upright as its EXIF data say; transparent parts lie on white.
 
     >>> from PIL import Image
     >>> from jaxcam.zoo.card import IMAGENET, prepare
     >>> prepare(Image.new("RGB", (640, 480)), IMAGENET).shape
     (224, 224, 3)
     """
-    picture = image.convert("RGB")
+    picture = upright(image)
     resample = Image.Resampling[how.interpolation.upper()]
-    picture = picture.resize(_size(picture.size, how.resize), resample)
-    if how.crop is not None:
-        picture = _centre(picture, how.crop)
+    left, top, right, bottom = box = seen(picture.size, how)
+    longer, shorter = max(picture.size), min(picture.size)
+    cut = left >= 0 and top >= 0 and right <= picture.width and bottom <= picture.height
+    if how.crop is not None and cut and longer > LONG * shorter:
+        # Resized as a whole, 1 x 20,000 pixels would be 256 x 5,000,000.
+        picture = picture.resize((how.crop[1], how.crop[0]), resample, box=box)
+    else:
+        picture = picture.resize(_size(picture.size, how.resize), resample)
+        if how.crop is not None:
+            picture = picture.crop(_centre(picture.size, how.crop))
     return ((np.asarray(picture, np.float32) / 255 - how.mean) / how.std).astype(np.float32)
+
+
+def seen(size: tuple[int, int], how: Preprocessing) -> Box:
+    """The part of an upright picture that `prepare` keeps, ``(left, top, right, bottom)``.
+
+    ``size`` is the picture's (width, height), as Pillow gives it, and so are the edges' units: its
+    pixels, in fractions. They lie beyond the picture where it is resized to less than the crop,
+    and `prepare` adds a margin.
+
+    >>> from jaxcam.zoo.card import IMAGENET, seen
+    >>> seen((640, 512), IMAGENET)  # resized to 320 x 256, of which 224 x 224 are kept
+    (96.0, 32.0, 544.0, 480.0)
+    """
+    resized = _size(size, how.resize)
+    box = (0, 0, *resized) if how.crop is None else _centre(resized, how.crop)
+    left, top, right, bottom = (  # multiplied first: the whole is the whole to the last bit
+        edge * size[i % 2] / resized[i % 2] for i, edge in enumerate(box)
+    )
+    return left, top, right, bottom
+
+
+def input_size(how: Preprocessing) -> tuple[int, int]:
+    """(height, width) of what `prepare` gives; of a square picture where it depends on that."""
+    if how.crop is not None:
+        return how.crop
+    return how.resize if isinstance(how.resize, tuple) else (how.resize, how.resize)
 
 
 def preprocessing_of(
@@ -112,12 +157,11 @@ def _size(size: tuple[int, int], resize: int | tuple[int, int]) -> tuple[int, in
     return (resize, longer) if width <= height else (longer, resize)
 
 
-def _centre(picture: Image.Image, crop: tuple[int, int]) -> Image.Image:
-    """The middle, rounded as torchvision does; black where the picture is smaller."""
-    height, width = crop
-    left = round((picture.width - width) / 2)
-    top = round((picture.height - height) / 2)
-    return picture.crop((left, top, left + width, top + height))
+def _centre(size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The middle, rounded as torchvision does; beyond the edges where the picture is smaller."""
+    (width, height), (rows, columns) = size, crop
+    left, top = round((width - columns) / 2), round((height - rows) / 2)
+    return left, top, left + columns, top + rows
 
 
 def _of_timm(call: str, how: Mapping[str, Any]) -> Preprocessing:

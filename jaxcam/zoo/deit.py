@@ -117,5 +117,6 @@ ARCHITECTURES = {
         BICUBIC,
         {},
         CONSTANTS,
+        tokens=1,
     )
 }

@@ -1,6 +1,6 @@
 """A network with the weights of a published checkpoint."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from flax import nnx
 
 from jaxcam.errors import fail
 from jaxcam.zoo.architecture import Architecture
-from jaxcam.zoo.card import Card, Preprocessing, class_names_of, preprocessing_of
+from jaxcam.zoo.card import Card, Preprocessing, class_names_of, input_size, preprocessing_of
 from jaxcam.zoo.catalogue import ARCHITECTURES, find, make
 from jaxcam.zoo.weights.assign import Fit, Slot, best_fit, filled, fits, listed, rename, slots
 from jaxcam.zoo.weights.files import Checkpoint, read
@@ -22,6 +22,13 @@ class Loaded(NamedTuple):
 
     model: Any
     card: Card
+
+
+class Described(NamedTuple):
+    """card: as that of `Loaded`. load: makes the model, and checks the tensors' values."""
+
+    card: Card
+    load: Callable[[], Any]
 
 
 def load(name: str, weights: str | Path) -> Loaded:
@@ -41,6 +48,12 @@ def load(name: str, weights: str | Path) -> Loaded:
             not done); if tensors are missing, left over, not finite or of another shape, with the
             network that they would fit; if ``config.json`` tells of another network.
     """
+    described = describe(name, weights)
+    return Loaded(described.load(), described.card)
+
+
+def describe(name: str, weights: str | Path) -> Described:
+    """Read a checkpoint as `load` does, and say what it is before a device has to hold it."""
     call = f"zoo.load({name!r}, {str(weights)!r})"
     architecture = find(call, name)
     checkpoint = read(call, weights)
@@ -50,11 +63,41 @@ def load(name: str, weights: str | Path) -> Loaded:
     if fit.mismatches:
         _refuse(call, name, fit, checkpoint.tensors)
     naming = fit.naming if fit.naming in architecture.constants else ""
-    shapes = _abstract(name, classes, naming)
-    model = filled(call, shapes, architecture.namings[fit.naming], checkpoint.tensors)
+    rules = architecture.namings[fit.naming]
+
+    def model() -> Any:
+        return filled(call, _abstract(name, classes, naming), rules, checkpoint.tensors)
+
     preprocessing, source = _preprocessing(call, architecture, checkpoint)
     names = class_names_of(call, checkpoint.config, classes)
-    return Loaded(model, Card(name, checkpoint.origin, fit.naming, preprocessing, source, names))
+    card = Card(
+        name, checkpoint.origin, fit.naming, preprocessing, source, classes, names,
+        checkpoint.digest, architecture.tokens,
+    )  # fmt: skip
+    return Described(card, model)
+
+
+def inspect(name: str, ask: Callable[[Any, jax.ShapeDtypeStruct], Any]) -> Any:
+    """Call ``ask(model, x)`` of a network by its definition alone: no array is made, nor read.
+
+    For what needs shapes only: `jaxcam.layers`, `jaxcam.last_layer`, `jaxcam.explain_layers`. ``x``
+    is one picture as the network's usual preparation makes it, of 1000 classes.
+
+    >>> import jaxcam
+    >>> from jaxcam import zoo
+    >>> zoo.inspect("resnet18", jaxcam.layers)["layer4"].shape
+    (1, 7, 7, 512)
+    """
+    how = find(f"zoo.inspect({name!r})", name).preprocessing
+    x = jax.ShapeDtypeStruct((1, *input_size(how), 3), np.float32)
+    graph, state = nnx.split(_abstract(name, 1000, ""))
+    found = []
+
+    def run(state: Any) -> None:
+        found.append(ask(nnx.merge(graph, state), x))
+
+    jax.eval_shape(run, state)
+    return found[0]
 
 
 def _classes(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> int:

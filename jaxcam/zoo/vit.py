@@ -220,5 +220,6 @@ ARCHITECTURES = {
             "4e70ced5": IMAGENET._replace(resize=224, interpolation="bicubic"),
         },
         CONSTANTS,
+        tokens=1,
     )
 }

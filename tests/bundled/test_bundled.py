@@ -219,11 +219,11 @@ def test_prepare_averages_what_it_shrinks():
     np.testing.assert_allclose(bundled.prepare(stripes), 0.5, atol=0.02)
 
 
-def test_prepare_shows_transparent_parts_as_black():
-    half = np.full((64, 64, 4), 255, np.uint8)
-    half[:, 32:, 3] = 0
+def test_prepare_shows_transparent_parts_on_white():
+    half = np.zeros((64, 64, 4), np.uint8)
+    half[:, :32, 3] = 255
     for picture in (half, Image.fromarray(half), Image.fromarray(half).convert("LA")):
-        assert bundled.prepare(picture)[:, [0, 63], 0].mean(0).tolist() == [1, 0]
+        assert bundled.prepare(picture)[:, [0, 63], 0].mean(0).tolist() == [0, 1]
 
 
 def test_prepare_keeps_the_range_of_16_bits():

@@ -13,13 +13,13 @@ from console import OPTIONS, assert_asked
 from PIL import Image
 
 import jaxcam
-from jaxcam import bundled
-from jaxcam.cli import main, question
+from jaxcam import bundled, pictures
+from jaxcam.cli import main
 from jaxcam.cli import sweep as command
 from jaxcam.split import split
 from jaxcam.sweep.crew import Launch
 
-QUICK = ("--method", "grad_cam", "--network", "relu", "--layer", "block4")
+QUICK = ("--method", "grad_cam", "--model", "relu", "--layer", "block4")
 PROCESS = ("--coordinator", "h:1", "--processes", "2", "--process", "1")
 COUNT = 5
 """Pictures that can be read, of which one is in a folder; and one that cannot."""
@@ -60,7 +60,7 @@ def test_a_folder_is_explained_as_its_pictures_are_one_by_one(capsys, photos):
     assert facts["warnings"] == [said]
     assert (facts["images"], facts["failed"], facts["found"]) == (6, 1, 0)
     assert (facts["engine"], facts["exact"], facts["processes"]) == ("gradient", True, 1)
-    assert (facts["network"], facts["layer"], facts["options"]["batch"]) == ("relu", "block4", 2)
+    assert (facts["model"], facts["layer"], facts["options"]["batch"]) == ("relu", "block4", 2)
     assert (facts["maps"], facts["table"]) == ("out/maps.npy", "out/table.csv")
     assert sorted(left()) == ["maps.npy", "plan.json", "table.csv"]
     maps, rows = np.load("out/maps.npy"), table()
@@ -73,7 +73,7 @@ def test_a_folder_is_explained_as_its_pictures_are_one_by_one(capsys, photos):
             assert "photos/broken.jpg: needs a picture that can be read" in row["error"]
             assert row["class"] == row["score"] == ""
             continue
-        x = question.read_picture(Path(row["image"]))[None]
+        x = bundled.prepare(pictures.read(Path(row["image"])))[None]
         alone = jaxcam.cam(cut, x, jaxcam.methods.grad_cam())
         np.testing.assert_allclose(map, alone.map[0], rtol=1e-5, atol=1e-6)
         assert int(row["class"]) == int(alone.target[0])
@@ -200,7 +200,7 @@ def test_a_full_disk_is_one_line_and_what_was_written_stays(capsys, photos, undi
 
 
 DIFFERENT = {
-    "network": (["--network", "gelu"], "--network gelu, where it has relu"),
+    "network": (["--model", "gelu"], "--model gelu, where it has relu"),
     "layer": (["--layer", "block3"], "--layer block3, where it has block4"),
     "class": (["--class", "3"], "--class 3, where it has none"),
     "target": (["--target", "softmax"], "--target softmax, where it has exp_logit"),
@@ -252,6 +252,7 @@ REFUSED = {
     "no images": (["empty", "--out", "out"], "at least one image; got none in empty"),
     "out is a file": (["photos", "--out", "photos/0.png"], r"needs a folder; got the file"),
     "out below a file": (["photos", "--out", "photos/0.png/x"], "Not a directory"),
+    "model": (["photos", "--out", "out", "--model", "rely"], "got rely. Did you mean relu"),
     "class": (["photos", "--out", "out", "--class", "10"], "from 0 to 9; got 10"),
     "noise": (["photos", "--out", "out", "--noise", "-1"], "noise_level of 0 or more"),
     "layer": (["photos", "--out", "out", "--layer", "blok3"], "block3"),
@@ -288,7 +289,6 @@ def test_a_folder_that_cannot_be_written_to_is_refused(capsys, photos, monkeypat
         (["photos"], "--out"),
         (["--out", "out"], "IMAGES"),
         (["photos", "--out", "out", "--batch", "0"], "from 1 on"),
-        (["photos", "--out", "out", "--network", "swish"], "gelu"),
         (["photos", "--out", "out", "--method", "grad_cam", "--poles", "raw"], "not to grad_cam"),
         (["photos", "--out", "out", "--processes", "2"], "belong together"),
         (["photos", "--out", "out", "--coordinator", "here"], "needs HOST:PORT"),

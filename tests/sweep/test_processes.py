@@ -19,7 +19,7 @@ from jaxcam import bundled
 from jaxcam.cli import main
 
 ROOT = str(Path(jaxcam.__file__).parents[1])  # it may not be installed
-QUICK = ("--method", "grad_cam", "--network", "relu", "--layer", "block4")
+QUICK = ("--method", "grad_cam", "--model", "relu", "--layer", "block4")
 SLOWLY = """
 import os, sys, threading, time
 from jaxcam.cli import main
@@ -188,7 +188,7 @@ def pair(
 
 @pytest.mark.slow
 def test_two_processes_give_the_result_of_one(capsys, photos, running):
-    words = ("--out", "out", "--layer", "block4", "--samples", 3, "--network", "relu", "--batch", 3)
+    words = ("--out", "out", "--layer", "block4", "--samples", 3, "--model", "relu", "--batch", 3)
     expected = undisturbed(*words[2:])
     first, second = pair(running, *words)
     (out, said), (silent, nothing) = first.communicate(), second.communicate()
@@ -242,7 +242,7 @@ def test_when_a_process_dies_the_other_says_so_and_the_sweep_goes_on(
 
 @pytest.mark.slow
 def test_processes_that_disagree_end(photos, running):
-    words = ("--out", "out", "--network", "relu", "--layer", "block4", "--coordinator", address(),
+    words = ("--out", "out", "--model", "relu", "--layer", "block4", "--coordinator", address(),
              "--processes", 2)  # fmt: skip
     first = running(*words, "--process", 0, seconds=1)
     second = running(*words, "--process", 1, "--seed", 1, seconds=1)
