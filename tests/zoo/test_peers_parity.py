@@ -229,3 +229,92 @@ def test_torch_cam_smoothed(shared):
         rest = set(theirs.TORCH_CAM_SMOOTH) - {fault}
         without = [theirs.torch_cam_smooth_pp(*one, rest).map for one in samples]
         print(f"without {fault}: {100 * apart(without, raw):.2g} %")
+
+
+# What else they do, on a small network of their own.
+
+
+def small(convolution, pool, *, in_place=False, channels=3):
+    """Make a network of one convolution in torch, and an input of as many axes as it takes."""
+    import torch
+
+    torch.manual_seed(1)
+    axes = convolution.__name__.count("3d") + 2
+    network = torch.nn.Sequential(
+        convolution(2, channels, 3, padding=1), torch.nn.ReLU(inplace=in_place), pool(1),
+        torch.nn.Flatten(), torch.nn.Linear(channels, 4),
+    )  # fmt: skip
+    with torch.no_grad():
+        network[4].weight.abs_()
+    return network.eval(), torch.randn(1, 2, *range(5, 5 + axes))
+
+
+def kept_by_pytorch_grad_cam(network, layer, x):
+    """Give its map and the gradient and activations that it kept, channels last."""
+    from pytorch_grad_cam import GradCAMPlusPlus
+
+    with GradCAMPlusPlus(network, [network[layer]]) as cam:
+        cam(x, None)
+        kept = cam.activations_and_grads
+        a, g = kept.activations[0].numpy().copy(), kept.gradients[0].numpy().copy()
+        found = np.maximum(cam.get_cam_image(x, network[layer], None, a, g), 0)[0]
+    return found, *(np.moveaxis(one[0], 0, -1).astype(np.float64) for one in (g, a))
+
+
+def test_pytorch_grad_cam_explains_volumes_too():
+    """In version 1.5.7 no axes are written into it: a convolution in space is explained too."""
+    import references  # noqa: F401
+    import torch
+
+    network, x = small(torch.nn.Conv3d, torch.nn.AdaptiveAvgPool3d)
+    found, g, a = kept_by_pytorch_grad_cam(network, 1, x)
+    assert found.shape == (5, 6, 7)
+    np.testing.assert_allclose(found, theirs.pytorch_grad_cam_pp(g, a).map, rtol=1e-5)
+    assert found.max() > 0
+
+
+def test_torch_cam_leaves_out_what_is_not_a_number():
+    """Its sum over feature maps skips NaN, so that a broken network has a map."""
+    import references  # noqa: F401
+    import torch
+    from torchcam.methods import GradCAM
+
+    network, x = small(torch.nn.Conv2d, torch.nn.AdaptiveAvgPool2d)
+    with GradCAM(network, "1") as extractor:
+        scores = network(x)
+        whole = extractor(0, scores, normalized=False)[0][0].numpy()
+        with torch.no_grad():
+            network[0].bias[1] = float("nan")
+        scores = network(x)
+        assert scores.isnan().all()
+        kept = extractor.hook_a[0][0]
+        found = extractor(0, scores, normalized=False)[0][0].numpy()
+    assert kept[1].isnan().all()
+    others = (network[4].weight[0, [0, 2], None, None] * kept[[0, 2]]).sum(0) / found.size
+    np.testing.assert_allclose(found, others.detach().numpy(), rtol=1e-5)
+    assert np.abs(found - whole).max() > 1e-3
+
+
+def test_before_a_relu_in_place_they_explain_what_is_behind_it():
+    """The activations they keep share memory with those that the ReLU overwrites.
+
+    So does the tensor that torch-cam differentiates by: its map is that of the ReLU itself.
+    pytorch-grad-cam keeps the gradient before the ReLU and the activations behind it.
+    """
+    import references  # noqa: F401
+    import torch
+    from torchcam.methods import GradCAMpp
+
+    network, x = small(torch.nn.Conv2d, torch.nn.AdaptiveAvgPool2d, in_place=True)
+    maps = []
+    for layer in ("0", "1"):
+        with GradCAMpp(network, layer) as extractor:
+            maps.append(extractor(0, network(x), normalized=False)[0].numpy())
+    np.testing.assert_array_equal(*maps)
+    assert maps[0].max() > 0
+
+    _, g, a = kept_by_pytorch_grad_cam(network, 0, x)
+    _, behind_g, behind_a = kept_by_pytorch_grad_cam(network, 1, x)
+    np.testing.assert_array_equal(a, behind_a)
+    np.testing.assert_array_equal(g, np.where(a > 0, behind_g, 0))
+    assert (a == 0).any()
