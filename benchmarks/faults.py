@@ -174,7 +174,7 @@ def smoothed_maps(
         yield f"torch-cam: deviation {deviation:g}", (right, torch_cam(other, clean))
         yield f"torch-cam as it is, deviation {deviation:g}", (right, faulty)
         yield f"the same against jaxcam as it is, {deviation:g}", (ours_as_it_is, faulty)
-    yield "all peers: e^u dropped", (Found(made(raw, "exponential")), right)
+    yield "torch-cam: e^u dropped", (Found(made(raw, "exponential")), right)
     yield "jaxcam: poles bounded", (right, Found(made(grad_cam_pp(), "power")))
     exponential = Found(made(grad_cam_pp(), "exponential"))
     yield "all peers: D_k = g^k for exact ones", (ours_as_it_is, exponential)
