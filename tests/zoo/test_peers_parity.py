@@ -2,8 +2,9 @@
 
 Nothing is skipped: without the extra ``parity`` these tests fail, and both libraries must have the
 versions that were read. Maps are compared before and after what a library does to them, relative to
-the largest value. Classes are those with the largest score: its map is not blank behind a global
-mean, where the score is the sum of the map before its ReLU, and that no other one is, is asserted.
+the largest value. Each image's class is that of its largest score. Behind a global mean its map is
+not blank, since the score is the mean of the map before its ReLU, and a bias; elsewhere it might be
+with random weights, and that it is not is asserted.
 """
 
 import copy
