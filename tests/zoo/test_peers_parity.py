@@ -52,10 +52,14 @@ class Shared:
         self.input = torch.from_numpy(self.x.transpose(0, 3, 1, 2).copy())
         self.classes = references.logits(reference, self.x).argmax(1)
         self.inside = jax.jit(inside)(self.split, self.x, self.classes)
+        self.results = {}
 
-    @functools.cache  # noqa: B019
     def explained(self, method):
-        return jaxcam.cam(self.split, self.x, method, jnp.asarray(self.classes), engine="power")
+        """Make our map, once for each method."""
+        if method not in self.results:
+            target = jnp.asarray(self.classes)
+            self.results[method] = jaxcam.cam(self.split, self.x, method, target, engine="power")
+        return self.results[method]
 
     def by_oracle(self, oracle, **faults):
         """Make a map of each image by an oracle, from our gradients and activations."""
