@@ -36,6 +36,7 @@ LAYERS = {
         "transformers", "resnet18", "layer4", "resnet.encoder.stages.3",
     ),
 }  # fmt: skip
+RESNETS = [name for name in LAYERS if "resnet" in name]
 
 
 class Shared:
@@ -199,11 +200,12 @@ def test_torch_cam(shared, theirs_name, method, oracle):
         print(f"its largest value after stretching: {maps[True].max():.4f}")
 
 
+@pytest.mark.parametrize("shared", RESNETS, indirect=True, scope="module")
 def test_torch_cam_smoothed(shared):
     """Its own noise is drawn again from torch's seed; the rest is our network's.
 
     In double precision: its alpha has poles, and near them single precision leaves few digits of
-    its maps. How few is printed.
+    its maps. How few is printed. Not of VGG-16, whose dense layers fill 3 GB then.
     """
     import torch
     from torchcam.methods import SmoothGradCAMpp
