@@ -115,9 +115,13 @@ def layers(model: Any, x: Any, *, variables: Any = None, **kwargs: Any) -> dict[
 
 
 def _network(where: str, model: Any, variables: Any, kwargs: Mapping[str, Any]) -> Network:
-    """Whose model it is. Only a process that has imported nnx can have a module of it."""
+    """Whose model it is. Only a process that has imported a library can have a model of it."""
     if isinstance(model, nn.Module):
         return linen.network(where, model, variables, kwargs)
+    if _is_keras(model):
+        from jaxcam.split import keras
+
+        return keras.network(where, model, variables, kwargs)
     if _is_nnx(model):
         from jaxcam.split import nnx
 
@@ -128,6 +132,11 @@ def _network(where: str, model: Any, variables: Any, kwargs: Mapping[str, Any]) 
 def _is_nnx(model: Any) -> bool:
     module = getattr(sys.modules.get("flax.nnx"), "Module", None)
     return module is not None and isinstance(model, module)
+
+
+def _is_keras(model: Any) -> bool:
+    layer = getattr(sys.modules.get("keras"), "Layer", None)
+    return layer is not None and isinstance(model, layer)
 
 
 def _path(where: str, model: Any, layer: Any) -> tuple[str, ...]:
@@ -142,6 +151,10 @@ def _path(where: str, model: Any, layer: Any) -> tuple[str, ...]:
             got=f"a {type(layer).__name__}",
             remedy="jaxcam.layers(model, x) lists the names.",
         )
+    if _is_keras(model):
+        from jaxcam.split import keras
+
+        return keras.resolve(where, model, layer)
     path = tuple(filter(None, layer.split("/" if "/" in layer else ".")))
     if _is_nnx(model):
         from jaxcam.split import nnx
