@@ -1,7 +1,7 @@
-"""Flax models cut at a layer: `split`, and `layers` to see where.
+"""Models cut at a layer: `split`, and `layers` to see where.
 
 The core of the library takes any pair of pure functions; this package makes them from models of
-`flax.linen` and `flax.nnx`. Nothing outside of it knows about Flax.
+`flax.linen`, `flax.nnx` and Keras. Nothing outside of it knows about Flax or Keras.
 """
 
 import sys
@@ -33,7 +33,7 @@ def split(
     logits: Choice = None,
     **kwargs: Any,
 ) -> Split:
-    """Cut a Flax model at a layer into ``features(x) -> a`` and ``scores(a, x)``.
+    """Cut a model at a layer into ``features(x) -> a`` and ``scores(a, x)``.
 
     ``x`` is ``[batch, *spatial, channel]``, ``a`` the layer's output, ``[batch, *spatial, k]``, and
     the scores are ``[batch, classes]``. ``scores`` runs the whole model with the layer's output
@@ -44,10 +44,13 @@ def split(
     result: a split of the same model with new weights of the same shapes reuses what was compiled.
 
     Args:
-        model: a `flax.linen` module, or a `flax.nnx` module, which is put into evaluation mode.
+        model: a `flax.linen` module; or a `flax.nnx` module or a functional Keras model (on the JAX
+            backend), which are put into evaluation mode.
         layer: its name as `layers` gives it, ``"Block_0/Conv_1"`` or ``"stages/3/layers/2"``;
             ``.`` may stand for ``/`` where there is none.
-        variables: all collections of a linen module; not for nnx, nor for a bound linen module.
+        variables: all collections of a linen module; not for nnx, nor for a bound linen module. For
+            Keras, if not the model's own: ``(trainable, non_trainable)``, as ``stateless_call``
+            takes them.
         call: which call, where the model calls the layer several times.
         select: which array, where the layer returns several: an index, a key, an attribute's name,
             or a function that returns one of them. A function is compared by identity, so define

@@ -141,12 +141,10 @@ def _walk(graph: Any, prefix: str, inputs: Any, watch: Watch) -> Any:
 
 
 def _graph(model: Any) -> Any:
-    """The graph that a model's call runs through; ``None`` without one, or where it is its own."""
-    owner = next((cls for cls in type(model).__mro__ if "call" in vars(cls)), None)
-    if not isinstance(model, keras.Model) or not str(owner and owner.__module__).startswith("keras."):
-        return None
+    """The graph that a model's call runs through; ``None`` without one, or if it is its own code."""
+    owner = next((cls.__module__ for cls in type(model).__mro__ if "call" in vars(cls)), "")
     graph = getattr(model, "_functional", model)  # that of a Sequential model
-    return graph if isinstance(graph, keras.Function) else None
+    return graph if isinstance(graph, keras.Function) and owner.startswith("keras.") else None
 
 
 def _names(graph: Any, prefix: str = "") -> Iterator[str]:
