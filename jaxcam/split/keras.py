@@ -8,12 +8,12 @@ Imported on demand: a process without Keras cannot have a model of it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from itertools import chain
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import keras
 
 from jaxcam.errors import fail
 from jaxcam.split.census import Tape, mark
@@ -21,6 +21,9 @@ from jaxcam.split.passes import Seen, visit
 from jaxcam.split.pick import describe
 from jaxcam.split.refusals import refuse_name
 from jaxcam.split.site import Adapter, Network, Site
+
+# By name: where Keras is not installed, tools would take `import keras` for this file.
+keras: Any = import_module("keras")
 
 Watch = Callable[[str, Callable[[], Any]], Any]
 
@@ -141,7 +144,7 @@ def _walk(graph: Any, prefix: str, inputs: Any, watch: Watch) -> Any:
 
 
 def _graph(model: Any) -> Any:
-    """The graph that a model's call runs through; ``None`` without one, or if it is its own code."""
+    """The graph that a model's call runs through; ``None`` without one or with code of its own."""
     owner = next((cls.__module__ for cls in type(model).__mro__ if "call" in vars(cls)), "")
     graph = getattr(model, "_functional", model)  # that of a Sequential model
     return graph if isinstance(graph, keras.Function) and owner.startswith("keras.") else None
