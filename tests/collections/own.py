@@ -64,7 +64,7 @@ def assert_is_the_model(split, own, weights, x):
         split, jax.jit(lambda split, x: split.features(x))(split, x), x
     )
     moved = [float(jnp.abs(y - compiled).max() / scale) for y in (whole, halves)]
-    print(f"{split.features.args[0]}: a {a.shape}, compiled moves by {moved}")
+    print(f"a {a.shape}, compiled moves by {moved}")
     assert max(moved) <= MOVED
     noise = jax.random.normal(jax.random.key(1), a.shape)
     other = split.scores(a + noise * jnp.abs(a).max(), x)

@@ -80,7 +80,8 @@ def test_the_recipe_is_the_model(network, layer):
     a = names["split"].features(x)
     assert a.shape[0] == 2
     assert a.shape[-1] == 8
-    explain(names["split"], x)
+    if layer == "blocks[0].conv1":
+        explain(names["split"], x)
     assert_same_bits(before, copied(eqx.filter(network, eqx.is_array)))
     assert not model.blocks[0].drop.inference
 
@@ -111,7 +112,7 @@ def test_new_weights_reuse_the_compiled_program(network):
 
     x = jnp.moveaxis(images(size=16), -1, 1)
     first = scores(names["split"], x)
-    weights = jax.tree.map(lambda leaf: 1.5 * leaf, names["weights"])
+    weights = drawn(names["weights"], seed=1)
     halves = (Partial(names[half], weights) for half in ("features", "scores"))
     assert jnp.abs(scores(jaxcam.Split(*halves), x) - first).max() > 1e-3
     assert len(traces) == 1

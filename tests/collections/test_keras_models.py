@@ -110,9 +110,10 @@ def residual(keras):
     twice = keras.layers.Conv2D(4, 3, padding="same", activation="gelu", name="twice")
     x = keras.Input((8, 8, 3))
     y = keras.layers.Conv2D(4, 3, name="stem")(x)
-    y = keras.ops.tanh(y)
-    y = y + inner(keras.layers.BatchNormalization(name="norm")(y), training=True)
-    y = keras.layers.Dropout(0.5)(twice(twice(y)), training=True)
+    y = keras.layers.Activation("tanh", name="tanh")(y)
+    normed = keras.layers.BatchNormalization(name="norm")(y)
+    y = keras.layers.Add(name="add")([y, inner(normed, training=True)])
+    y = keras.layers.Dropout(0.5)(keras.ops.cos(twice(twice(y))), training=True)
     pooled = keras.layers.GlobalAveragePooling2D()(y)
     return keras.Model(x, {"logits": keras.layers.Dense(5)(pooled), "pooled": pooled})
 
