@@ -29,7 +29,11 @@ Watch = Callable[[str, Callable[[], Any]], Any]
 
 
 def network(call: str, model: Any, variables: Any, kwargs: Mapping[str, Any]) -> Network:
-    """The model's values, in the order of ``model.variables``; the model itself is static."""
+    """The model's values, in the order of ``model.variables``.
+
+    The model itself is static and compared by identity: a layer whose settings (and not variables)
+    change afterwards is not compiled anew.
+    """
     if keras.config.backend() != "jax":
         fail(
             call,
@@ -132,8 +136,8 @@ def _walk(graph: Any, prefix: str, inputs: Any, watch: Watch) -> Any:
 
         # A training= that the graph was made with yields to that of the call, as in Keras.
         def call(*args: Any, training: Any = None, **kwargs: Any) -> Any:
-            inner = _graph(operation)
-            if inner is None or len(args) != 1 or kwargs:
+            inner, rest = _graph(operation), (*args[1:], *kwargs.values())
+            if inner is None or any(value is not None for value in rest):
                 return watch(name, lambda: operation(*args, **kwargs))
             return watch(name, lambda: _walk(inner, f"{name}/", args[0], watch))
 

@@ -34,7 +34,8 @@ def drawn(shapes, seed=0):
             return leaf
         if leaf.ndim < 2:
             return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), leaf.dtype)
-        scale = (0.5 / np.prod(leaf.shape[:-1])) ** 0.5
+        depthwise = leaf.ndim > 2 and leaf.shape[-1] == 1  # Keras: [*spatial, channels, 1]
+        scale = (0.5 / np.prod(leaf.shape[: -2 if depthwise else -1])) ** 0.5
         return jnp.asarray(scale * rng.standard_normal(leaf.shape, np.float32), leaf.dtype)
 
     return jax.tree.map(draw, shapes)

@@ -72,14 +72,14 @@ def test_bonsai_convnext(module):
     convnext = module("bonsai", "bonsai.models.convnext.modeling")
     config = convnext.ModelConfig((1, 1, 2, 2), (24, 48, 96, 192), num_classes=CLASSES)
     model = convnext.ConvNeXt(config, rngs=nnx.Rngs(0))
-    layers = ["stages/3/layers/1/dwconv", "stages/2/layers/1", "stages/1"]
+    layers = ["stages/3", "stages/3/layers/1/dwconv", "stages/2/layers/1"]
     check_nnx(model, layers, rngs=jax.random.key(0))
 
 
 def test_bonsai_efficientnet(module):
     efficientnet = module("bonsai", "bonsai.models.efficientnet.modeling")
     model = efficientnet.EfficientNet(efficientnet.ModelConfig.b0(CLASSES), rngs=nnx.Rngs(0))
-    check_nnx(model, ["blocks/12/bn1", "head_conv", "blocks/6"])
+    check_nnx(model, ["head_conv", "blocks/12/bn1", "blocks/6"])
 
 
 def test_bonsai_densenet(module):
@@ -94,7 +94,7 @@ def test_big_vision_bit(module):
     """GroupNorm, standardised kernels, a tuple as output, a head that is called twice."""
     bit = module("big_vision", "big_vision.models.bit")
     model = bit.Model(num_classes=CLASSES, depth=(1, 1, 2), width=0.5)
-    layers = ["block3/unit2/conv2", "block2", "block3/unit1"]
+    layers = ["block3", "block3/unit2/conv2", "block2"]
     names, _ = check(model, layers, logits=0, scored=lambda output: output[0])
     assert list(names)[-2:] == ["head", "head call=1"]
 

@@ -63,6 +63,7 @@ def redraw(model, seed=0):
 
 
 def check(model, layers, x, **options):
+    """All the layers, an explanation at the first, and that the model has not moved."""
     redraw(model)
     before = state(model)
     names = jaxcam.layers(model, x)
@@ -79,12 +80,12 @@ def check(model, layers, x, **options):
     ("name", "layers"),
     [
         ("ResNet50", ["conv5_block3_2_conv", "conv4_block6_out", "conv3_block2_1_relu"]),
-        ("EfficientNetB0", ["block6b_dwconv", "top_activation", "block4b_add"]),
+        ("EfficientNetB0", ["top_activation", "block6b_dwconv", "block4b_add"]),
         (
             "ConvNeXtTiny",
             [
+                "convnext_tiny_stage_3_block_2_identity",
                 "convnext_tiny_stage_3_block_1_depthwise_conv",
-                "convnext_tiny_stage_2_block_8_identity",
                 "convnext_tiny_stem/convnext_tiny_stem_layernorm",
             ],
         ),
