@@ -12,9 +12,6 @@ from importlib import import_module
 from itertools import chain
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from jaxcam.errors import fail
 from jaxcam.split.census import Tape, mark
 from jaxcam.split.passes import Seen, visit
@@ -79,9 +76,9 @@ def run(
         output = call()
         if name != site.layer:
             return output
-        substituted, now = visit(site, tuple(seen), output, a)
+        output, now = visit(site, tuple(seen), output, a)
         seen.append(now)
-        return jax.tree.map(_masked, output, substituted)
+        return output
 
     return _evaluate(site.model, weights, x, watch), tuple(seen)
 
@@ -104,21 +101,6 @@ class _Evaluation(keras.Layer):
 
     def call(self, x: Any, training: bool = False) -> Any:
         return self.run(x)
-
-
-class _Substitution(keras.Layer):
-    """``a`` in place of an output, with the mask that Keras has attached to that."""
-
-    def __init__(self):
-        super().__init__(name="jaxcam", dtype="float32", autocast=False)
-        self.supports_masking = True
-
-    def call(self, output: Any, a: Any) -> Any:
-        return jnp.array(a, copy=True)  # the caller's own array gets no mask
-
-
-def _masked(output: Any, substituted: Any) -> Any:
-    return output if substituted is output else _Substitution()(output, substituted)
 
 
 def _evaluate(model: Any, weights: list[Any], x: Any, watch: Watch) -> Any:
