@@ -34,9 +34,9 @@ def module(monkeypatch):
         folder = Path(os.environ["JAXCAM_CLONES"]).expanduser() / repository
         assert (folder / repository).is_dir(), f"no clone in {folder}"
         monkeypatch.syspath_prepend(folder)
-        for unused in UNUSED:
-            if importlib.util.find_spec(unused.split(".")[0]) is None:
-                monkeypatch.setitem(sys.modules, unused, MagicMock(__name__=unused))
+        absent = [name for name in UNUSED if importlib.util.find_spec(name.split(".")[0]) is None]
+        for unused in absent:
+            monkeypatch.setitem(sys.modules, unused, MagicMock())
         return importlib.import_module(name)
 
     return load
