@@ -1,7 +1,7 @@
-"""Flax models cut at a layer: `split`; `layers` and `last_layer` to see where.
+"""Models cut at a layer: `split`; `layers` and `last_layer` to see where.
 
 The core of the library takes any pair of pure functions; this package makes them from models of
-`flax.linen` and `flax.nnx`. Nothing outside of it knows about Flax.
+`flax.linen`, `flax.nnx` and Keras. Nothing outside of it knows about Flax or Keras.
 """
 
 import sys
@@ -36,7 +36,7 @@ def split(
     logits: Choice = None,
     **kwargs: Any,
 ) -> Split:
-    """Cut a Flax model at a layer into ``features(x) -> a`` and ``scores(a, x)``.
+    """Cut a model at a layer into ``features(x) -> a`` and ``scores(a, x)``.
 
     ``x`` is ``[batch, *spatial, channel]``, or for a model of several inputs a tuple of arrays or a
     dict of them by keyword, each with the batch axis first. ``a`` is the layer's output, ``[batch,
@@ -49,10 +49,13 @@ def split(
     with new weights of the same shapes reuses what was compiled.
 
     Args:
-        model: a `flax.linen` module, or a `flax.nnx` module, which is put into evaluation mode.
+        model: a `flax.linen` module; or a `flax.nnx` module or a functional Keras model (on the JAX
+            backend), which are put into evaluation mode.
         layer: its name as `layers` gives it, ``"Block_0/Conv_1"`` or ``"stages/3/layers/2"``;
             ``.`` may stand for ``/`` where there is none. ``auto``: what `last_layer` finds.
-        variables: all collections of a linen module; not for nnx, nor for a bound linen module.
+        variables: all collections of a linen module; not for nnx, nor for a bound linen module. For
+            Keras, if not the model's own: ``(trainable, non_trainable)``, as ``stateless_call``
+            takes them.
         call: which call, where the model calls the layer several times.
         select: which array, where the layer returns several: an index, a key, an attribute's name,
             or a function that returns one of them. A function is compared by identity, so define
@@ -154,9 +157,13 @@ def last_layer(
 
 
 def _network(where: str, model: Any, variables: Any, kwargs: Mapping[str, Any]) -> Network:
-    """Whose model it is. Only a process that has imported nnx can have a module of it."""
+    """Whose model it is. Only a process that has imported a library can have a model of it."""
     if isinstance(model, nn.Module):
         return linen.network(where, model, variables, kwargs)
+    if _is_keras(model):
+        from jaxcam.split import keras
+
+        return keras.network(where, model, variables, kwargs)
     if _is_nnx(model):
         from jaxcam.split import nnx
 
@@ -167,6 +174,11 @@ def _network(where: str, model: Any, variables: Any, kwargs: Mapping[str, Any]) 
 def _is_nnx(model: Any) -> bool:
     module = getattr(sys.modules.get("flax.nnx"), "Module", None)
     return module is not None and isinstance(model, module)
+
+
+def _is_keras(model: Any) -> bool:
+    layer = getattr(sys.modules.get("keras"), "Layer", None)
+    return layer is not None and isinstance(model, layer)
 
 
 def _path(where: str, model: Any, layer: Any) -> tuple[str, ...]:
@@ -181,6 +193,10 @@ def _path(where: str, model: Any, layer: Any) -> tuple[str, ...]:
             got=f"a {type(layer).__name__}",
             remedy="jaxcam.layers(model, x) lists the names.",
         )
+    if _is_keras(model):
+        from jaxcam.split import keras
+
+        return keras.resolve(where, model, layer)
     path = tuple(filter(None, layer.split("/" if "/" in layer else ".")))
     if _is_nnx(model):
         from jaxcam.split import nnx

@@ -134,6 +134,15 @@ def _explained(call: object) -> Iterator[None]:
             got="one that updates its variables (BatchNorm in training mode)",
             remedy=f"{switch}.",
         )
+    except NameError as error:
+        if "unbound axis name" not in str(error):
+            raise
+        fail(
+            str(call),
+            needs="a model in evaluation mode",
+            got=f"one that averages over devices (BatchNorm in training mode): {error}",
+            remedy=f"{switch}.",
+        )
     except errors.InvalidRngError:
         fail(
             str(call),

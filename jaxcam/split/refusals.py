@@ -12,7 +12,7 @@ _LISTED = 20
 
 
 def refuse_model(call: str, model: Any) -> NoReturn:
-    """Not a Flax model: a compiled or plain function, a class, or another library's object."""
+    """Not a model of these: a compiled or plain function, a class, or another library's object."""
     if isinstance(model, type):
         got, remedy = f"the class {model.__name__}", "Make an instance of it."
     else:
@@ -20,12 +20,17 @@ def refuse_model(call: str, model: Any) -> NoReturn:
         kind = "a compiled function" if compiled else f"a {type(model).__name__}"
         got = f"{kind}, whose layers cannot be seen from outside"
         remedy = (
-            "Pass the Flax module itself; any other network as a pair of pure functions, "
+            "Pass the model itself; any other network as a pair of pure functions, "
             "jaxcam.Split(Partial(features, params), Partial(scores, params)) with "
             "jax.tree_util.Partial, features(params, x) -> a and "
             "scores(params, a, x) -> [batch, classes]."
         )
-    fail(call, needs="a flax.linen or flax.nnx module", got=got, remedy=remedy)
+    fail(
+        call,
+        needs="a flax.linen or flax.nnx module, or a functional Keras model",
+        got=got,
+        remedy=remedy,
+    )
 
 
 def refuse_name(call: str, layer: str, names: Iterable[str]) -> NoReturn:

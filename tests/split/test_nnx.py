@@ -83,6 +83,27 @@ class Twice(nnx.Module):
         return self.conv(x).mean((1, 2))
 
 
+class Stack(nnx.Module):
+    """A stem, a stack of blocks under ``nnx.scan``, and a block behind it."""
+
+    def __init__(self):
+        @nnx.vmap(in_axes=0, out_axes=0)
+        def make(key):
+            return nnx.Conv(3, 3, (3, 3), rngs=nnx.Rngs(key))
+
+        self.stem = nnx.Conv(3, 3, (3, 3), rngs=nnx.Rngs(0))
+        self.stack = make(jax.random.split(jax.random.key(0), 2))
+        self.last = nnx.Conv(3, 3, (3, 3), rngs=nnx.Rngs(1))
+
+    def __call__(self, x):
+        @nnx.scan(in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
+        def run(layer, x):
+            return x + nnx.tanh(layer(x))
+
+        x = run(self.stack, nnx.tanh(self.stem(x)))
+        return (x + nnx.gelu(self.last(x))).mean((1, 2))
+
+
 class Doubled(nnx.Conv):
     """A layer whose call goes through ``super()``, and that returns a structure."""
 
@@ -318,6 +339,21 @@ def test_a_layer_is_the_same_under_each_of_its_names():
         split(Twice(), "conv", call=3).features(X)
     with pytest.raises(JaxcamError, match="the layer's own shape"):
         one.scores(X[:, :2], X)
+
+
+@pytest.mark.parametrize("layer", ["stem", "last"])
+def test_layers_outside_of_a_scan(graph, layer):
+    model = Stack()
+    features, scores = split(model, layer)
+    a = features(X)
+    np.testing.assert_array_equal(scores(a, X), model(X))
+    assert jnp.abs(scores(a + 1, X) - model(X)).max() > 1e-3
+    assert list(layers(model, X)) == ["stem", "last"]
+
+
+def test_a_layer_inside_a_scan_is_refused(graph):
+    with pytest.raises(JaxcamError, match=r"inside a scan, .*Take a layer outside of it"):
+        split(Stack(), "stack").features(X)
 
 
 def test_select_and_logits_pick_from_structures_behind_super():
