@@ -2,8 +2,7 @@
 
 One example at a time: ``a: [*spatial, k]``, ``features: x -> a``, ``scores: (a, x) -> [classes]``.
 Derivatives come from nested `jax.grad` along one element; everything after them is numpy and loops.
-The last section holds the formulas that other libraries compute, with their faults, so that a test
-can say how far they are from ours.
+What other libraries compute, with their faults, is in peers.py.
 """
 
 import math
@@ -202,45 +201,3 @@ def smooth_grad_cam_pp(
         clean = np.asarray(features(jnp.asarray(x, jnp.float64)))
     explained = grad_cam_pp(*means, clean, numerator=numerator, poles=poles)
     return explained._replace(means=tuple(means), effective_samples=w.sum() ** 2 / (w**2).sum())
-
-
-# What other libraries compute from the gradient g of a logit, faults included. Weights w_k.
-
-
-def torchcam_grad_cam_pp(g: np.ndarray) -> np.ndarray:
-    """Weigh by ``sum g^2 ReLU(g)``: the division by alpha's denominator is applied to a copy."""
-    return (g**2 * np.maximum(g, 0)).sum(tuple(range(g.ndim - 1)))
-
-
-def torchcam_smooth_grad_cam_pp(
-    gradients: Sequence[np.ndarray], activations: Sequence[np.ndarray], clean: np.ndarray
-) -> Explained:
-    """Take ``ReLU(g)`` and the map's ``A`` from the last noisy sample; sum ``A g^3``; eps 1e-8."""
-    g2 = sum(g**2 for g in gradients) / len(gradients)
-    g3 = sum(g**3 for g in gradients) / len(gradients)
-    positions = tuple(range(clean.ndim - 1))
-    alphas = g2 / (2 * g2 + (clean * g3).sum(positions, keepdims=True) + 1e-8)
-    weights = (alphas * np.maximum(gradients[-1], 0)).sum(positions)
-    return Explained(weighted_map(weights, activations[-1]), weights)
-
-
-def pytorch_grad_cam_grad_cam_pp(g: np.ndarray, a: np.ndarray) -> np.ndarray:
-    """Add eps 1e-6 to the denominator: not scale-free, alpha fades as gradients shrink."""
-    positions = tuple(range(a.ndim - 1))
-    alphas = g**2 / (2 * g**2 + a.sum(positions, keepdims=True) * g**3 + 1e-6)
-    return (np.where(g != 0, alphas, 0) * np.maximum(g, 0)).sum(positions)
-
-
-def tf_keras_vis_grad_cam_pp(g: np.ndarray, a: np.ndarray, score: float) -> np.ndarray:
-    """Divide alpha by its sum over all positions; multiply by ``e^score``, unstabilised."""
-    positions = tuple(range(a.ndim - 1))
-    alphas = g**2 / (2 * g**2 + a.sum(positions, keepdims=True) * g**3 + (g == 0))
-    alphas = alphas / alphas.sum(positions, keepdims=True)
-    return np.exp(score) * (alphas * np.maximum(g, 0)).sum(positions)
-
-
-def xplique_grad_cam_pp(g: np.ndarray, a: np.ndarray) -> np.ndarray:
-    """Put the mean of ``A`` where its sum belongs; average over positions, a constant factor."""
-    positions = tuple(range(a.ndim - 1))
-    alphas = g**2 / (2 * g**2 + a.mean(positions, keepdims=True) * g**3 + 1e-4 * (g == 0))
-    return (alphas * np.maximum(g, 0)).mean(positions)

@@ -166,7 +166,7 @@ def _published(zoo: Any, name: str, weights: str) -> Model:
     fixed = how.crop is not None or isinstance(how.resize, tuple)
     return Model(
         name=name,
-        layer=AUTO,
+        layer=card.layer,
         shape=(*zoo.input_size(how), 3) if fixed else None,
         class_names=card.class_names or tuple(f"class {i}" for i in range(card.classes)),
         prepare=partial(zoo.prepare, how=how),

@@ -25,6 +25,7 @@ class Architecture(NamedTuple):
     a file's name with which its SHA-256 begins. constants: by the name of a collection, what
     ``make`` takes besides where that collection computes with other numbers than torchvision.
     tokens: how many stand before those of the picture, in layers that give tokens; None without.
+    layer: the one that is explained where none is named; ``auto``: the last with a spatial extent.
     """
 
     make: Callable[..., nnx.Module]
@@ -35,3 +36,4 @@ class Architecture(NamedTuple):
     recipes: Mapping[str, Preprocessing]
     constants: Mapping[str, Mapping[str, Any]] = {}
     tokens: int | None = None
+    layer: str = "auto"

@@ -35,7 +35,8 @@ class Card(NamedTuple):
     collection in whose names they were written. preprocessing_from: the file that says it, or how
     else it is known. classes: how many. class_names: none where the checkpoint brings none. digest:
     the file's SHA-256 in hexadecimal. tokens: how many stand before those of the picture in layers
-    that give tokens, for `jaxcam.tokens`; None where no layer does.
+    that give tokens, for `jaxcam.tokens`; None where no layer does. layer: the one to explain where
+    none is named; ``auto`` is `jaxcam.last_layer`'s.
     """
 
     architecture: str
@@ -47,6 +48,7 @@ class Card(NamedTuple):
     class_names: tuple[str, ...] | None
     digest: str
     tokens: int | None
+    layer: str = "auto"
 
 
 IMAGENET = Preprocessing(256, (224, 224), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

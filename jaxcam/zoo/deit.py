@@ -118,5 +118,6 @@ ARCHITECTURES = {
         {},
         CONSTANTS,
         tokens=1,
+        layer="blocks.11.norm1",
     )
 }

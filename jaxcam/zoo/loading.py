@@ -72,7 +72,7 @@ def describe(name: str, weights: str | Path) -> Described:
     names = class_names_of(call, checkpoint.config, classes)
     card = Card(
         name, checkpoint.origin, fit.naming, preprocessing, source, classes, names,
-        checkpoint.digest, architecture.tokens,
+        checkpoint.digest, architecture.tokens, architecture.layer,
     )  # fmt: skip
     return Described(card, model)
 

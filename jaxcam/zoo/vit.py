@@ -221,5 +221,6 @@ ARCHITECTURES = {
         },
         CONSTANTS,
         tokens=1,
+        layer="encoder.layers.encoder_layer_11.ln_1",  # behind the last attention only one matters
     )
 }

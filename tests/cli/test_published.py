@@ -135,8 +135,10 @@ def test_tokens_become_a_map_of_the_picture(capsys, vit):
     )
 
 
-def test_without_a_name_a_layer_that_is_a_picture(capsys, vit):
-    facts = run_json(capsys, "explain", "photo.png", *VIT, *QUICK, "--engine", "exponential")
+def test_without_a_name_tokens_that_still_matter_and_by_auto_a_picture(capsys, vit):
+    words = ("explain", "photo.png", *VIT, *QUICK, "--engine", "exponential")
+    assert run_json(capsys, *words)["layer"] == "encoder.layers.encoder_layer_1.ln_1"
+    facts = run_json(capsys, *words, "--layer", "auto")
     assert facts["layer"] == "conv_proj"
     assert facts["notes"][0].startswith("layer auto is conv_proj, the last one that is a picture")
 

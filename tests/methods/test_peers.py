@@ -8,7 +8,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import peers as theirs
 import pytest
 from networks import images, relu
@@ -249,15 +248,3 @@ def test_the_oracles_of_scaling_by_hand():
     maps = np.array([[[1e-7, 3e-7], [2e-7, 1e-7]]])
     close(theirs.pytorch_grad_cam_scaled(maps), [[[0, 2 / 3], [1 / 3, 0]]])
     close(theirs.torch_cam_scaled(maps), [[[0, 2 / 2.1], [1 / 2.1, 0]]])
-
-
-def test_the_oracles_are_those_that_the_suite_has_had():
-    """Beside tests/oracles.py, which knows them without switches."""
-    rng = np.random.default_rng(7)
-    g, a = rng.normal(size=(4, 4, 6)) * 1e-2, rng.uniform(size=(4, 4, 6))
-    close(theirs.torch_cam_pp(g, a).weights, oracles.torchcam_grad_cam_pp(g))
-    close(theirs.pytorch_grad_cam_pp(g, a).weights, oracles.pytorch_grad_cam_grad_cam_pp(g, a))
-    close(theirs.tf_keras_vis_pp(g, a).weights, oracles.tf_keras_vis_grad_cam_pp(g, a, 0.0))
-    close(theirs.xplique_pp(g, a).weights / 16, oracles.xplique_grad_cam_pp(g, a))
-    smoothed = oracles.torchcam_smooth_grad_cam_pp([g, 2 * g], [a, 3 * a], a)
-    close(theirs.torch_cam_smooth_pp([g, 2 * g], [a, 3 * a], a, [0, 1]).map, smoothed.map)

@@ -212,6 +212,17 @@ def test_the_readme_s_table_has_every_network_and_a_layer_of_it():
     assert sorted(named) == sorted(zoo.names())
 
 
+@pytest.mark.parametrize("name", ["vit_b_16", "deit_small_patch16_224"])
+def test_the_layer_of_a_transformer_is_its_last_of_tokens_that_matter(name):
+    architecture = tiny.FULL[name]
+    found = list(zoo.inspect(name, jaxcam.layers))
+    layer = architecture.layer.replace(".", "/")
+    attentions = [
+        at for at, other in enumerate(found) if other.endswith(("self_attention", "attn"))
+    ]
+    assert found.index(layer) == attentions[-1] - 1
+
+
 def test_wrong_calls():
     with pytest.raises(JaxcamError, match=r"resnet34.*There are .*resnet18"):
         zoo.build("resnet34", rngs=nnx.Rngs(0))

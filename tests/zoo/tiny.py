@@ -36,12 +36,18 @@ MAKE = {
     "vit_b_16": partial(VisionTransformer, width=24, depth=2, heads=3, side=64),
     "deit_small_patch16_224": partial(DeiT, width=12, depth=1, heads=2, side=64),
 }
+LAYERS = {
+    "tiny_vit_b_16": "encoder.layers.encoder_layer_1.ln_1",
+    "tiny_deit_small_patch16_224": "blocks.0.norm1",
+}
 X = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
 
 
 def register(monkeypatch) -> None:
     """Let the zoo know them, as ``tiny_resnet18`` and so on, and no others, which take longer."""
     known = {f"tiny_{name}": FULL[name]._replace(make=make) for name, make in MAKE.items()}
+    for name, layer in LAYERS.items():
+        known[name] = known[name]._replace(layer=layer)
     for name in tuple(catalogue.ARCHITECTURES):
         monkeypatch.delitem(catalogue.ARCHITECTURES, name)
     for name, architecture in known.items():
