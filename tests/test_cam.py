@@ -184,6 +184,7 @@ def test_a_shift_of_all_logits_changes_nothing(target):
     assert relative(run(shifted).map, run(plain).map) < LOOSE
 
 
+@pytest.mark.slow
 def test_channels_permute_with_their_weights():
     w, order, x = weights(), np.array([2, 0, 3, 1]), images()
     mixed = w._replace(first=w.first[..., order], second=w.second[..., order, :])
@@ -290,7 +291,14 @@ def smoothed(x, network=relu, **options):
     return jaxcam.smooth_grad_cam_pp(network(), x, 1, key=KEY, **options)
 
 
-@pytest.mark.parametrize("scheme", ["antithetic", "orthogonal"])
+# The other schemes by the slow tests: the noise itself is tested in test_noise.
+SCHEMES = [
+    "antithetic",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in noise.SCHEMES if name != "antithetic"),
+]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES[:1] + SCHEMES[2:])
 def test_a_map_of_a_scheme_is_the_oracles_of_its_samples(scheme):
     """Five samples: the last of them without its partner."""
     with jax.enable_x64(True):
@@ -303,7 +311,7 @@ def test_a_map_of_a_scheme_is_the_oracles_of_its_samples(scheme):
     assert relative(result.map[0], oracles.grad_cam_pp(*means, clean, poles="bounded").map) < TIGHT
 
 
-@pytest.mark.parametrize("scheme", noise.SCHEMES)
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_map_of_a_scheme_does_not_depend_on_the_chunks(scheme):
     whole = smoothed(images(2), num_samples=21, scheme=scheme)
     for chunk in (1, 5):

@@ -111,6 +111,7 @@ def test_explain_samples_up_to_a_tolerance(capsys, folder):
     )
 
 
+@pytest.mark.slow
 def test_compare_measures_both_maps_under_the_same_noise(capsys, folder):
     words = ("--layer", "block4", "--samples", 3)
     facts = run_json(capsys, "compare", *words, "--out", "both.PNG")
@@ -150,6 +151,7 @@ def test_compare_removes_every_activation_and_holds_the_series_against_it(capsys
         assert found["correlation_with_removal"] == pytest.approx(alike, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_compare_finds_no_difference_where_the_closed_form_is_exact(capsys, folder):
     facts = run_json(capsys, "compare", "--model", "relu", "--layer", "block4")
     assert facts["maps"]["exact"]["engine"] == "affine"
@@ -401,6 +403,8 @@ def half(figure: object, path: Path, error: BaseException) -> None:
 
 def test_an_interrupt_while_computing_leaves_nothing(capsys, folder, monkeypatch):
     def interrupted(*_: object) -> None:
+        # A shell starts what runs behind it with interrupts ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(commands, "answer", interrupted)

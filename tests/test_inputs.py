@@ -11,6 +11,7 @@ import jaxcam
 from jaxcam.errors import JaxcamError
 
 KEY = jax.random.key(3)
+QUICK = {"key": KEY, "num_samples": 4, "engine": "power"}  # what is tested is the inputs
 IMAGE = np.asarray(jax.random.normal(jax.random.key(0), (3, 8, 8, 2)))
 DEPTH = np.asarray(jax.random.normal(jax.random.key(1), (3, 8, 8, 1)))
 WORD = np.array([0, 1, 1])
@@ -66,9 +67,9 @@ def test_an_nnx_model_too():
     x = {"image": IMAGE, "depth": DEPTH, "gain": gain}
     cut = jaxcam.split(model, "conv")
     np.testing.assert_array_equal(cut.scores(cut.features(x), x), model(**x))
-    found = jaxcam.smooth_grad_cam_pp(cut, x, 1, key=KEY, num_samples=4, noisy="image")
+    found = jaxcam.smooth_grad_cam_pp(cut, x, 1, noisy="image", **QUICK)
     alone = jaxcam.smooth_grad_cam_pp(
-        cut, jax.tree.map(lambda leaf: leaf[1:2], x), 1, key=KEY, num_samples=4, noisy="image"
+        cut, jax.tree.map(lambda leaf: leaf[1:2], x), 1, noisy="image", **QUICK
     )
     np.testing.assert_allclose(found.map[1], alone.map[0], rtol=1e-4, atol=1e-8)
 
@@ -86,14 +87,20 @@ def test_the_named_one_gets_the_noise_and_the_others_stay(noisy, split):
     method = jaxcam.smooth(
         jaxcam.methods.grad_cam_pp(), num_samples=6, noise_level=0.3, noisy=noisy
     )
-    found = jaxcam.cam(cut, x, method, 2, key=KEY)
+    found = jaxcam.cam(cut, x, method, 2, key=KEY, engine="power")
     for image in range(3):
         single = jaxcam.Split(
             lambda one, image=image: cut.features(whole(one, image)),
             lambda a, one, image=image: cut.scores(a, whole(one, image)),
         )
         expected = jaxcam.smooth_grad_cam_pp(
-            single, x[noisy][image : image + 1], 2, key=KEY, num_samples=6, noise_level=0.3
+            single,
+            x[noisy][image : image + 1],
+            2,
+            key=KEY,
+            num_samples=6,
+            noise_level=0.3,
+            engine="power",
         )
         np.testing.assert_allclose(found.map[image], expected.map[0], rtol=1e-3, atol=1e-7)
 
@@ -101,7 +108,7 @@ def test_the_named_one_gets_the_noise_and_the_others_stay(noisy, split):
 def test_tuple_and_dict_are_one_question(split):
     cut, _ = split
     call = lambda x, noisy: jaxcam.smooth_grad_cam_pp(  # noqa: E731
-        cut, x, key=KEY, num_samples=3, noisy=noisy
+        cut, x, noisy=noisy, **QUICK
     )
     first, second = call(FORMS[0], 1), call(FORMS[1], "depth")
     np.testing.assert_allclose(first.map, second.map, rtol=1e-5)
@@ -112,8 +119,7 @@ def test_the_only_floating_one_need_not_be_named(split):
     model = lambda x: apply(variables, (x[0], DEPTH[: len(x[0])], x[1]))  # noqa: E731
     cut = jaxcam.Split(lambda x: x[0], lambda a, x: model((a, x[1])))
     named, unnamed = (
-        jaxcam.smooth_grad_cam_pp(cut, (IMAGE, WORD), key=KEY, num_samples=3, noisy=noisy)
-        for noisy in (0, None)
+        jaxcam.smooth_grad_cam_pp(cut, (IMAGE, WORD), noisy=noisy, **QUICK) for noisy in (0, None)
     )
     np.testing.assert_array_equal(named.map, unnamed.map)
 
@@ -121,15 +127,13 @@ def test_the_only_floating_one_need_not_be_named(split):
 def test_progress_removal_half_precision_and_devices_take_them(split):
     cut, _ = split
     x, seen = FORMS[0], []
-    plain = jaxcam.smooth_grad_cam_pp(cut, x, 1, key=KEY, num_samples=4, noisy=0)
+    plain = jaxcam.smooth_grad_cam_pp(cut, x, 1, noisy=0, **QUICK)
     shown = jaxcam.smooth_grad_cam_pp(
-        cut, x, 1, key=KEY, num_samples=4, noisy=0, progress=lambda *at: seen.append(at)
+        cut, x, 1, noisy=0, **QUICK, progress=lambda *at: seen.append(at)
     )
     np.testing.assert_allclose(shown.map, plain.map, rtol=1e-4, atol=1e-8)
     assert seen
-    spread = jaxcam.smooth_grad_cam_pp(
-        cut, x, 1, key=KEY, num_samples=4, noisy=0, spread=jaxcam.spread(batch=1)
-    )
+    spread = jaxcam.smooth_grad_cam_pp(cut, x, 1, noisy=0, **QUICK, spread=jaxcam.spread(batch=1))
     np.testing.assert_allclose(spread.map, plain.map, rtol=1e-4, atol=1e-8)
     assert jaxcam.check_removal(cut, x, samples=20).l2_error.shape == (3, 3)
     rounded = jaxcam.half_precision(cut)

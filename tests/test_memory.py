@@ -66,6 +66,7 @@ def test_auto_takes_fewer_samples_at_once_where_memory_is_short(monkeypatch):
     assert bytes_of(lambda x: smoothed(x, 24), x) == single
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_samples", [5, 24])
 def test_how_many_are_taken_at_once_changes_nothing_but_rounding(monkeypatch, num_samples):
     x = images()

@@ -112,7 +112,13 @@ def test_a_class_that_is_on_top_nowhere_is_blank_and_said_to_be():
 def test_a_region_of_a_smoothed_map_is_that_of_the_clean_input():
     split = jaxcam.Split(features=jnp.tanh, scores=lambda a, x: jnp.sin(a) + x.mean())
     call = lambda target: jaxcam.smooth_grad_cam_pp(  # noqa: E731
-        split, DENSE, target, key=jax.random.key(0), num_samples=4, sample_weights="uniform"
+        split,
+        DENSE,
+        target,
+        key=jax.random.key(0),
+        num_samples=4,
+        sample_weights="uniform",
+        engine="power",
     )
     clean = split.scores(split.features(DENSE), DENSE).argmax(-1) == 1
     found, expected = call(targets.region(1)), call(targets.region(1, clean))

@@ -81,6 +81,7 @@ def test_blocks_are_named_and_sized_as_documented(kind):
         assert all(float(a.min()) >= 0 for a in blocks.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_position_sees_the_pixels_around_its_own_centre(kind):
     model, variables = bundled.load(kind)

@@ -303,6 +303,7 @@ EXPLAINED = {
 }
 
 
+@pytest.mark.slow
 def test_pictures_of_all_kinds_are_explained(capsys, folder):
     for name, make in EXPLAINED.items():
         make().save("in.tif")

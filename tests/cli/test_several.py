@@ -100,6 +100,7 @@ def test_several_pictures_are_explained_in_one_program(capsys, folder, monkeypat
         assert row["class"] == alone["class"]
 
 
+@pytest.mark.slow
 def test_a_person_reads_a_row_for_each(capsys, folder):
     status, out, err = run(capsys, "explain", "0.png", "2.png", *BLOCK3, "--samples", 3)
     assert (status, err) == (0, "")

@@ -21,7 +21,7 @@ SOME = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["exp_logit", "softmax"])
+@pytest.mark.parametrize("kind", ["exp_logit", pytest.param("softmax", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tail", SOME, ids=lambda tail: tail.name)
 def test_what_is_explained_is_what_is_taken(tail, kind):
     u = oracles.log_score(tail.scores, tails.CLASS, kind)

@@ -5,6 +5,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from terms import assert_same, each_element, element_at, written_out
 
 from jaxcam.derivatives.products import collect, multiplied, plus, product, summed, total
@@ -54,6 +55,7 @@ def test_collect_keeps_the_sum(s, t, r, coordinates):
         np.testing.assert_allclose(together, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @each_element
 def test_sums_are_multiplied_out(s, t, r, coordinates):
     element = element_at(coordinates)
