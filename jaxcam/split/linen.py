@@ -57,7 +57,8 @@ def run(
     The layer is the module that finds the slot for it among its variables. With the slot its block
     differs from others like it, of which ``nn.jit`` traces only the first.
     """
-    collection = f"jaxcam {site.call} {site.select!r}"  # what else a cached trace depends on
+    # What else a cached trace depends on.
+    collection = f"jaxcam {site.call} {site.select!r} {site.to_map!r}"
 
     def watch(module: nn.Module, call: Callable[[], Any]) -> Any:
         output = call()

@@ -1,5 +1,6 @@
 """Tokens and transposed channels as maps: what goes in comes back, and the rest stays."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,3 +123,21 @@ def test_activations_of_another_shape_are_refused(model):
 def test_options_are_refused_at_once(model, call, words):
     with pytest.raises(JaxcamError, match=words):
         call(model)
+
+
+def test_a_compiled_layer_is_not_taken_for_another_arrangement():
+    """``nn.jit`` caches what it traced, by the variables that it sees: to_map is one of them."""
+    jitted = nn.jit(nn.Conv)
+
+    class Compiled(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return jitted(4, (3, 3), name="conv")(x).reshape(len(x), -1)
+
+    x = X[:, :8, :8]
+    variables = Compiled().init(jax.random.key(0), x)
+    turned = lambda a: jnp.swapaxes(a, 1, 2)  # noqa: E731
+    for to_map in (None, turned):
+        split = jaxcam.split(Compiled(), "conv", variables=variables, to_map=to_map)
+        expected = Compiled().apply(variables, x)
+        np.testing.assert_array_equal(split.scores(split.features(x), x), expected)
