@@ -22,6 +22,7 @@ exceeds, and stratify the first few, where noise has no first dimensions. Indepe
 almost orthogonal among so many: what ``orthogonal`` adds to ``antithetic`` is for small inputs.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -55,7 +56,31 @@ def sample(
 
 
 def _independent(key: Array, n: Array, shape: tuple[int, ...], dtype: np.dtype) -> Array:
-    return jax.random.normal(jax.random.fold_in(key, n), shape, dtype)
+    return _normal(jax.random.fold_in(key, n), shape, dtype)
+
+
+def _normal(key: Array, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+    """Draw ``N(0, I)`` by inversion: ``sqrt(2) erfinv(u)``, ``u`` uniform in ``(-1, 1)``.
+
+    The same as `jax.random.normal` but for the random numbers under it. That one runs JAX's default
+    generator once for every 32 bits and throws as many away; the keys of a split are both words of
+    each block. On a processor this takes a third of the time to draw, which is what noise costs
+    beside a network's pass, and a quarter of the time to compile.
+    """
+    if jax.random.key_impl(key) != "threefry2x32":
+        return jax.random.normal(key, shape, dtype)
+    bits = jnp.finfo(dtype).nmant + 1
+    words = jnp.dtype(dtype).itemsize // 4
+    size = math.prod(shape)
+    blocks = jax.random.key_data(jax.random.split(key, -(-words * size // 2)))
+    drawn = blocks.reshape(-1)[: words * size]
+    if words == 2:
+        high, low = drawn.reshape(2, size).astype(jnp.uint64)
+        drawn = high << 32 | low
+    # An odd number between -2^bits and 2^bits is exact, never zero, and as often negative.
+    whole = (drawn >> (32 * words - bits)).astype(f"int{32 * words}")
+    u = (2 * whole + 1 - 2**bits).astype(dtype) * 2.0**-bits
+    return math.sqrt(2) * jax.lax.erf_inv(u).reshape(shape)
 
 
 def _antithetic(key: Array, n: Array, shape: tuple[int, ...], dtype: np.dtype) -> Array:

@@ -7,6 +7,7 @@ What other libraries compute, with their faults, is in peers.py.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -40,10 +41,15 @@ def log_share(exponentials: jax.Array, index: int) -> jax.Array:
 
 def brute_force(u: Callable, a: np.ndarray) -> Triple:
     """Differentiate ``t -> u(a + t e_i)`` three times at ``t = 0``, for every element ``i``."""
+    return differentiated(u)(a)
 
-    def along(direction: jax.Array, point: jax.Array) -> tuple:
+
+def differentiated(u: Callable) -> Callable[..., Triple]:
+    """Compile brute force for ``u(a, *rest)`` once, to be called for several ``a`` and ``rest``."""
+
+    def along(direction: jax.Array, point: jax.Array, *rest: jax.Array) -> tuple:
         def line(t: jax.Array) -> jax.Array:
-            return u(point + t * direction)
+            return u(point + t * direction, *rest)
 
         zero = jnp.zeros((), point.dtype)
         first = jax.grad(line)
@@ -51,12 +57,18 @@ def brute_force(u: Callable, a: np.ndarray) -> Triple:
         third = jax.grad(second)
         return first(zero), second(zero), third(zero)
 
-    with jax.enable_x64(True):
-        point = jnp.asarray(a, jnp.float64)
-        unit_vectors = jnp.eye(a.size, dtype=jnp.float64).reshape(a.size, *a.shape)
-        every = jax.jit(jax.vmap(along, in_axes=(0, None)), compiler_options=PLAIN)
-        u1, u2, u3 = (np.asarray(v).reshape(a.shape) for v in every(unit_vectors, point))
-    return u1, u2, u3
+    @partial(jax.jit, compiler_options=PLAIN)
+    def every(directions: jax.Array, point: jax.Array, *rest: jax.Array) -> tuple:
+        return jax.vmap(lambda direction: along(direction, point, *rest))(directions)
+
+    def derivatives(a: np.ndarray, *rest: np.ndarray) -> Triple:
+        with jax.enable_x64(True):
+            point = jnp.asarray(a, jnp.float64)
+            unit_vectors = jnp.eye(a.size, dtype=jnp.float64).reshape(a.size, *a.shape)
+            u1, u2, u3 = every(unit_vectors, point, *map(jnp.asarray, rest))
+        return tuple(np.asarray(v).reshape(a.shape) for v in (u1, u2, u3))
+
+    return derivatives
 
 
 def bell(u1: np.ndarray, u2: np.ndarray, u3: np.ndarray) -> Triple:
@@ -171,6 +183,34 @@ def normal_expectation(f: Callable, points: int = 40) -> float:
     return total
 
 
+def sampled(
+    noisy: Sequence[np.ndarray], features: Callable, scores: Callable, index: int,
+    kind: str = "exp_logit",
+) -> list[tuple[float, Triple]]:  # fmt: skip
+    """Give ``u_n`` and ``B_1, B_2, B_3`` of every noisy input, each on its own."""
+
+    def u(a: jax.Array, x_n: jax.Array) -> jax.Array:
+        return log_score(lambda a: scores(a, x_n), index, kind)(a)
+
+    derive, samples = differentiated(u), []
+    for x_n in noisy:
+        with jax.enable_x64(True):
+            wide = jnp.asarray(x_n, jnp.float64)
+            a_n = features(wide)
+            height = float(u(a_n, wide))
+        samples.append((height, bell(*derive(np.asarray(a_n), np.asarray(wide)))))
+    return samples
+
+
+def averaged(samples: list[tuple[float, Triple]], temper: float = 1.0) -> tuple[Triple, float]:
+    """Average the ``D_p = e^{t u_n} B_p(x_n)`` over that of ``e^{t u_n}``; effective samples."""
+    heights = np.array([height for height, _ in samples])
+    w = np.exp(temper * (heights - heights.max()))
+    brackets = [b for _, b in samples]
+    means = [sum(w[n] * b[p] for n, b in enumerate(brackets)) / w.sum() for p in range(3)]
+    return tuple(means), w.sum() ** 2 / (w**2).sum()
+
+
 def smooth_grad_cam_pp(
     noisy: Sequence[np.ndarray],
     x: np.ndarray,
@@ -188,16 +228,8 @@ def smooth_grad_cam_pp(
     ``D_p = e^{u_n} B_p(x_n)``; the mean is divided by that of ``e^{u_n}``, which cancels in the
     map up to a factor. ``temper`` is the ``t`` of ``e^{t u_n}`` in its place; 0 leaves it out.
     """
-    heights, brackets = [], []
-    for x_n in noisy:
-        u = log_score(lambda a, x_n=x_n: scores(a, x_n), index, kind)
-        with jax.enable_x64(True):
-            a_n = np.asarray(features(jnp.asarray(x_n, jnp.float64)))
-            heights.append(float(u(jnp.asarray(a_n))))
-        brackets.append(bell(*brute_force(u, a_n)))
-    w = np.exp(temper * (np.array(heights) - max(heights)))
-    means = [sum(w[n] * b[p] for n, b in enumerate(brackets)) / w.sum() for p in range(3)]
+    means, effective = averaged(sampled(noisy, features, scores, index, kind), temper)
     with jax.enable_x64(True):
         clean = np.asarray(features(jnp.asarray(x, jnp.float64)))
     explained = grad_cam_pp(*means, clean, numerator=numerator, poles=poles)
-    return explained._replace(means=tuple(means), effective_samples=w.sum() ** 2 / (w**2).sum())
+    return explained._replace(means=means, effective_samples=effective)

@@ -127,6 +127,7 @@ def test_compare_measures_both_maps_under_the_same_noise(capsys, folder):
     assert is_drawn(folder / "both.PNG")
 
 
+@pytest.mark.slow
 def test_compare_removes_every_activation_and_holds_the_series_against_it(capsys, folder):
     facts = run_json(capsys, "compare", "--layer", "block4", "--method", "grad_cam_pp")
     true, orders = facts["removal"]["true"], facts["removal"]["orders"]

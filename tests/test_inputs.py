@@ -88,21 +88,16 @@ def test_the_named_one_gets_the_noise_and_the_others_stay(noisy, split):
         jaxcam.methods.grad_cam_pp(), num_samples=6, noise_level=0.3, noisy=noisy
     )
     found = jaxcam.cam(cut, x, method, 2, key=KEY, engine="power")
-    for image in range(3):
-        single = jaxcam.Split(
-            lambda one, image=image: cut.features(whole(one, image)),
-            lambda a, one, image=image: cut.scores(a, whole(one, image)),
-        )
-        expected = jaxcam.smooth_grad_cam_pp(
-            single,
-            x[noisy][image : image + 1],
-            2,
-            key=KEY,
-            num_samples=6,
-            noise_level=0.3,
-            engine="power",
-        )
-        np.testing.assert_allclose(found.map[image], expected.map[0], rtol=1e-3, atol=1e-7)
+    image = 1
+    single = jaxcam.Split(
+        lambda one: cut.features(whole(one, image)),
+        lambda a, one: cut.scores(a, whole(one, image)),
+    )
+    expected = jaxcam.smooth_grad_cam_pp(
+        single, x[noisy][image : image + 1], 2,
+        key=KEY, num_samples=6, noise_level=0.3, engine="power",
+    )  # fmt: skip
+    np.testing.assert_allclose(found.map[image], expected.map[0], rtol=1e-3, atol=1e-7)
 
 
 def test_tuple_and_dict_are_one_question(split):
@@ -124,6 +119,7 @@ def test_the_only_floating_one_need_not_be_named(split):
     np.testing.assert_array_equal(named.map, unnamed.map)
 
 
+@pytest.mark.slow
 def test_progress_removal_half_precision_and_devices_take_them(split):
     cut, _ = split
     x, seen = FORMS[0], []

@@ -1,10 +1,13 @@
 """Noise: its size, its distribution, and what it may depend on."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+import scipy.stats
 
 from jaxcam import noise
 
@@ -19,10 +22,41 @@ def draw(x, level, count=4000, scheme="independent", key=KEY):
     return np.asarray(jax.jit(jax.vmap(sample))(jnp.arange(count)))
 
 
+@functools.cache
 def eps_of(scheme, size, count, key=KEY):
     """Draw ``eps: [count, size]`` of an input whose deviation is one."""
     x = jnp.zeros((size, 1)).at[0].set(1.0)
     return draw(x, 1.0, count, scheme, key)[..., 0] - np.asarray(x[:, 0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_all_of_the_normal_distribution_is_drawn(impl, dtype):
+    """At every height, far out too; no number twice but by chance, and no pair that is alike."""
+    count = 101 * 333  # odd
+    with jax.enable_x64(dtype == "float64"):
+        key = jax.random.key(7, impl=impl)
+        drawn = np.asarray(noise._normal(key, (101, 333), jnp.dtype(dtype)))
+    assert drawn.shape == (101, 333)
+    assert drawn.dtype == dtype
+    ranks = scipy.stats.norm.cdf(np.sort(drawn.ravel().astype(np.float64)))
+    # Kolmogorov: above 1.95 / sqrt(n) once in a thousand.
+    assert np.abs(ranks - (np.arange(count) + 0.5) / count).max() < 1.95 / np.sqrt(count)
+    assert 3.5 < np.abs(drawn).max() < 6
+    far = (np.abs(drawn) > 3).sum()
+    assert abs(far - 0.0026998 * count) < 5 * np.sqrt(0.0026998 * count)
+    assert len(np.unique(drawn)) > 0.99 * count
+    for apart in (1, 2, 333, count // 2):
+        ahead, behind = drawn.ravel()[apart:], drawn.ravel()[:-apart]
+        assert abs(np.corrcoef(ahead, behind)[0, 1]) < 5 / np.sqrt(count)
+
+
+def test_noise_in_double_precision_is_that_of_single_with_more_digits():
+    with jax.enable_x64(True):
+        double = np.asarray(noise._normal(KEY, (7, 3), jnp.dtype("float64")))
+        single = np.asarray(noise._normal(KEY, (7, 3), jnp.dtype("float32")))
+    np.testing.assert_allclose(single, double, rtol=1e-4)
+    assert (single != double).all()
 
 
 def test_deviation_is_the_level_times_the_range():

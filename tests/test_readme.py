@@ -17,7 +17,6 @@ import jaxcam
 from jaxcam import bundled, zoo
 from jaxcam.cli import main, options
 from jaxcam.zoo.card import IMAGENET
-from jaxcam.zoo.catalogue import ARCHITECTURES
 from jaxcam.zoo.vit import VisionTransformer
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -249,7 +248,7 @@ def test_a_folder_of_images(tmp_path, monkeypatch):
 def test_photographs_by_a_published_network(tmp_path, monkeypatch, capsys):
     """Each command as it stands, by a checkpoint of a small network in place of the hub's."""
     published.published(tmp_path, monkeypatch)
-    monkeypatch.setitem(ARCHITECTURES, "resnet50", ARCHITECTURES["tiny_resnet50"])
+    published.tiny.rename(monkeypatch, "tiny_resnet50", "resnet50")
     published.saved("resnet50", "hub/model.safetensors")
     names = ["tench, Tinca tinca", "tabby, tabby cat", "a", "b", "c"]
     Path("hub/config.json").write_text(json.dumps({"id2label": dict(enumerate(names))}))

@@ -188,7 +188,10 @@ def test_similarity_of_a_pair():
 
 @pytest.mark.parametrize(
     ("split", "target"),
-    [(POOLED, targets.similarity(EMBEDDINGS[:, 0], scale=3.0)), (PAIRED, targets.similarity())],
+    [
+        (POOLED, targets.similarity(EMBEDDINGS[:, 0], scale=3.0)),
+        pytest.param(PAIRED, targets.similarity(), marks=pytest.mark.slow),
+    ],
 )
 def test_similarities_have_maps_and_no_top_class(split, target):
     found = jaxcam.smooth_grad_cam_pp(

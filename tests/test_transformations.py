@@ -11,6 +11,7 @@ import jaxcam
 from jaxcam.methods import grad_cam_pp
 
 KEY = jax.random.key(0)
+SMOOTH = pytest.param(smooth, marks=pytest.mark.slow)  # takes ten seconds or more each time
 
 
 def explain(split, x, target=1, key=KEY, **options):
@@ -21,7 +22,7 @@ def close(ours, truth):
     return np.allclose(ours, truth, rtol=2e-4, atol=1e-6 * np.abs(truth).max())
 
 
-@pytest.mark.parametrize("network", [smooth, relu])
+@pytest.mark.parametrize("network", [SMOOTH, relu])
 def test_jit_gives_the_same(network):
     x = images(2)
     plain = explain(network(), x)
@@ -42,7 +43,7 @@ def test_vmap_over_batches_gives_the_same():
     assert close(mapped[1], explain(relu(), x[1]).map)
 
 
-@pytest.mark.parametrize("network", [smooth, relu])
+@pytest.mark.parametrize("network", [SMOOTH, relu])
 def test_the_map_is_differentiable_in_input_and_weights(network):
     x = jnp.asarray(images())
     position = explain(network(), x).map[0].argmax()
@@ -123,7 +124,9 @@ def test_a_tolerance_inside_jit_and_vmap():
         jax.grad(lambda x: run(x, 0.05).map.sum())(jnp.asarray(x[0]))
 
 
-@pytest.mark.parametrize("scheme", ["antithetic", "orthogonal"])
+@pytest.mark.parametrize(
+    "scheme", ["antithetic", pytest.param("orthogonal", marks=pytest.mark.slow)]
+)
 def test_maps_of_dependent_samples_are_differentiable(scheme):
     slope = jax.grad(lambda t: explain(relu(), images(), sample_weights=t, scheme=scheme).map.sum())
     assert np.isfinite(slope(0.5))

@@ -13,7 +13,13 @@ from jaxcam.derivatives.merge import merged
 from jaxcam.derivatives.needs import needs
 
 BY_NAME = {tail.name: tail for tail in tails.TAILS}
-NAMES = ("convs_relu", "convs_gelu_erf", "attention", "scan_gelu", "convnext", "cond")
+NAMES = (
+    *("convs_relu", "attention", "scan_gelu"),
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("convs_gelu_erf", "convnext", "cond")
+    ),
+)
 WAYS = (directional._forward, directional._forward_over_reverse, directional._reverse)
 
 

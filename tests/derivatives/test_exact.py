@@ -104,13 +104,18 @@ def test_refuses_by_name_where_it_does_not_apply(engine, kind, tail):
         jaxcam.log_derivatives(log_score(tail, kind), a, engine=engine.name)
 
 
+@pytest.mark.parametrize(
+    "sizes",  # one, no divisor of 48; all, more than there are
+    [(1, 5), pytest.param((48, 1000), marks=pytest.mark.slow)],
+    ids=("few", "many"),
+)
 @named("tail", FEW)
 @named("engine", EXACT)
-def test_chunk_size_changes_nothing_but_rounding(engine, tail):
+def test_chunk_size_changes_nothing_but_rounding(engine, tail, sizes):
     if not proof(engine, tail, "exp_logit").applies:
         return  # test_refuses_by_name_where_it_does_not_apply
     whole = derive(engine, tail, "exp_logit")
-    for chunk_size in (1, 5, 48, 1000):  # one, no divisor of 48, all, more than there are
+    for chunk_size in sizes:
         chunked = derive(engine, tail, "exp_logit", chunk_size=chunk_size)
         assert max(map(relative_error, chunked, map(np.asarray, whole))) < 1e-13
 

@@ -16,7 +16,11 @@ from jaxcam.derivatives.stochastic import one_probe, products
 
 BY_NAME = {tail.name: tail for tail in tails.TAILS}
 # Two layers, elements that mix at every position and across them, a loop, a rule written by hand.
-SMOOTH = ("convs_silu", "layernorm_gap", "attention", "fc_gelu", "scan_gelu", "custom_vjp_silu")
+SMOOTH = (
+    *("convs_silu", "layernorm_gap", "fc_gelu"),
+    *(pytest.param(name, marks=pytest.mark.slow)
+      for name in ("attention", "scan_gelu", "custom_vjp_silu")),
+)  # fmt: skip
 
 
 def log_score(name, kind="softmax"):

@@ -54,6 +54,13 @@ def register(monkeypatch) -> None:
         monkeypatch.setitem(catalogue.ARCHITECTURES, name, architecture)
 
 
+def rename(monkeypatch, name: str, other: str) -> None:
+    """Let the zoo know one of them by another name, and keep no trace of it beyond the test."""
+    monkeypatch.setitem(catalogue.ARCHITECTURES, other, catalogue.ARCHITECTURES[name])
+    for cached in (loading._abstract, loading._wanted):
+        monkeypatch.setattr(loading, cached.__name__, cache(cached.__wrapped__))
+
+
 @cache
 def network(name: str):
     """Make one with nothing at zero or one, in evaluation mode; numpy draws, nothing compiles.
