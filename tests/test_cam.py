@@ -344,7 +344,7 @@ def test_two_standard_errors_cover_the_map_of_all_the_noise(scheme):
 @pytest.fixture(scope="module")
 def reached():
     """Three images of which each needs its own number of samples."""
-    x = images(3) * np.array([0.2, 1.0, 3.0], np.float32).reshape(3, 1, 1, 1)
+    x = images(3) * np.array([0.2, 1.0, 2.0], np.float32).reshape(3, 1, 1, 1)
     return x, smoothed(x, tolerance=0.03, max_samples=5000)
 
 

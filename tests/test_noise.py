@@ -33,20 +33,20 @@ def eps_of(scheme, size, count, key=KEY):
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 def test_all_of_the_normal_distribution_is_drawn(impl, dtype):
     """At every height, far out too; no number twice but by chance, and no pair that is alike."""
-    count = 101 * 333  # odd
+    count = 301 * 997  # odd
     with jax.enable_x64(dtype == "float64"):
         key = jax.random.key(7, impl=impl)
-        drawn = np.asarray(noise._normal(key, (101, 333), jnp.dtype(dtype)))
-    assert drawn.shape == (101, 333)
+        drawn = np.asarray(noise._normal(key, (301, 997), jnp.dtype(dtype)))
+    assert drawn.shape == (301, 997)
     assert drawn.dtype == dtype
     ranks = scipy.stats.norm.cdf(np.sort(drawn.ravel().astype(np.float64)))
     # Kolmogorov: above 1.95 / sqrt(n) once in a thousand.
     assert np.abs(ranks - (np.arange(count) + 0.5) / count).max() < 1.95 / np.sqrt(count)
-    assert 3.5 < np.abs(drawn).max() < 6
+    assert 4 < np.abs(drawn).max() < 6.5
     far = (np.abs(drawn) > 3).sum()
     assert abs(far - 0.0026998 * count) < 5 * np.sqrt(0.0026998 * count)
-    assert len(np.unique(drawn)) > 0.99 * count
-    for apart in (1, 2, 333, count // 2):
+    assert len(np.unique(drawn)) > 0.97 * count
+    for apart in (1, 2, 997, count // 2):
         ahead, behind = drawn.ravel()[apart:], drawn.ravel()[:-apart]
         assert abs(np.corrcoef(ahead, behind)[0, 1]) < 5 / np.sqrt(count)
 

@@ -21,9 +21,11 @@ from jaxcam.cli import main
 ROOT = str(Path(jaxcam.__file__).parents[1])  # it may not be installed
 QUICK = ("--method", "grad_cam", "--model", "relu", "--layer", "block4")
 SLOWLY = """
-import os, sys, threading, time
+import os, signal, sys, threading, time
 from jaxcam.cli import main
 
+# A shell starts what runs behind it with interrupts ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 slow, after, delay, number = map(float, sys.argv[1:5])
 chunks = 0
 
