@@ -4,13 +4,15 @@ ResNet-50 with random weights, 224x224, float32: `smooth_grad_cam_pp` with n noi
 block before the last, and at the last, against n + 1 plain forward passes of the same network in
 the same run; both compiled, the passes batched like the samples (the fastest of several batch
 sizes, so that the baseline is not made of straw). Also the peak memory of the compiled program at
-n = 32 and n = 1,000, as the compiler plans it.
+n = 32 and n = 1,000, as the compiler plans it; and what the noise alone takes, to draw and to
+compile, beside that of `jax.random.normal`.
 
     python -m benchmarks.smoothing_cost
 """
 
 import argparse
 import statistics
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +24,7 @@ from rich.table import Table
 import jaxcam
 from benchmarks.environment import median_ratio, paired_seconds, write
 from benchmarks.resnet50 import initialised
+from jaxcam import noise
 
 LAYERS = {"one block before the last": "layer4_1", "the last block": "layer4_2"}
 
@@ -42,9 +45,13 @@ def main() -> None:
         f"forward, batch {batch}": forward_passes(model, variables, x, options.samples + 1, batch)
         for batch in (1, 4, 8, 16)
     }
+    drawn = {
+        f"noise by {name}": noises(draw, x, options.samples)
+        for name, draw in {"jaxcam": ours, "jax.random.normal": plain}.items()
+    }
     calls = passes | {
         place: smoothing(split, x, options.samples) for place, split in splits.items()
-    }
+    } | {name: call for name, (call, _) in drawn.items()}  # fmt: skip
     seconds = paired_seconds(calls, options.repeats)
     best = min(passes, key=lambda name: statistics.median(seconds[name]))
     result = {
@@ -57,6 +64,7 @@ def main() -> None:
         "forward_passes": {
             place: (options.samples + 1) * median_ratio(seconds, place, best) for place in LAYERS
         },
+        "noise_compile_seconds": {name: compiling for name, (_, compiling) in drawn.items()},
         "temporary_bytes": {
             str(n): temporary_bytes(splits["one block before the last"], x, n)
             for n in (options.samples, 1000)
@@ -90,6 +98,33 @@ def smoothing(split: jaxcam.Split, x: jax.Array, samples: int) -> Callable[[], A
     return lambda: jaxcam.smooth_grad_cam_pp(split, x, 3, key=key, num_samples=samples).map
 
 
+def ours(key: jax.Array, n: jax.Array, x: jax.Array) -> jax.Array:
+    """Draw a noisy sample of one image as the library does."""
+    return noise.sample(key, n, x, jnp.float32(0.15))
+
+
+def plain(key: jax.Array, n: jax.Array, x: jax.Array) -> jax.Array:
+    """Draw the same by JAX's own function."""
+    eps = jax.random.normal(jax.random.fold_in(key, n), x.shape, x.dtype)
+    return x + noise.deviation(x, jnp.float32(0.15)) * eps
+
+
+def noises(
+    draw: Callable[..., jax.Array], x: jax.Array, count: int, batch: int = 4
+) -> tuple[Callable[[], Any], float]:
+    """Compile ``count`` noisy samples, ``batch`` at a time; and say how long that took."""
+
+    def run(key: jax.Array, x: jax.Array) -> jax.Array:
+        ids = jnp.arange(count).reshape(-1, batch)
+        return jax.lax.map(jax.vmap(lambda n: draw(key, n, x[0])), ids)
+
+    key = jax.random.key(0)
+    lowered = jax.jit(run).lower(key, x)
+    began = time.perf_counter()
+    compiled = lowered.compile()
+    return lambda: compiled(key, x), time.perf_counter() - began
+
+
 def temporary_bytes(split: jaxcam.Split, x: jax.Array, samples: int) -> int:
     """Ask the compiler how much scratch memory the whole program needs."""
 
@@ -115,6 +150,7 @@ def show(result: dict[str, Any]) -> None:
         shown = ("", "") if ratio is None else (f"{ratio:.3f}", f"{passes:.2f}")
         table.add_row(name, f"{seconds:.3f}", *shown)
     Console().print(table)
+    Console().print("seconds to compile:", result["noise_compile_seconds"])
     Console().print("temporary bytes by n:", result["temporary_bytes"])
 
 

@@ -14,6 +14,7 @@ from jaxcam.errors import JaxcamError
 from jaxcam.inputs import Inputs, first
 from jaxcam.plan import Network, traced_score
 from jaxcam.split import layers, split
+from jaxcam.split.census import Place
 from jaxcam.targets import as_target
 from jaxcam.types import Shared, shared
 
@@ -80,7 +81,7 @@ def explain_layers(
     asked = list(outputs) if names is None else list(names)
     found: dict[str, LayerCost] = {}
     for done, name in enumerate(asked, start=1):
-        layer, call = _call_of(name)
+        layer, call = Place.read(name)
         try:
             cut = split(
                 model, layer, variables=variables, call=call, to_map=to_map, logits=logits, **kwargs
@@ -117,12 +118,6 @@ def _cost(given: Shared, x: Inputs, target: Any, order: int) -> LayerCost:
 
     jax.eval_shape(look, given, x)
     return found[0]
-
-
-def _call_of(name: str) -> tuple[str, int]:
-    """Take ``name call=1`` apart."""
-    layer, _, call = name.partition(" call=")
-    return layer, int(call or 0)
 
 
 def _shape(output: Any) -> tuple[int, ...]:

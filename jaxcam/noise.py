@@ -64,8 +64,8 @@ def _normal(key: Array, shape: tuple[int, ...], dtype: np.dtype) -> Array:
 
     The same as `jax.random.normal` but for the random numbers under it. That one runs JAX's default
     generator once for every 32 bits and throws as many away; the keys of a split are both words of
-    each block. On a processor this takes a third of the time to draw, which is what noise costs
-    beside a network's pass, and a quarter of the time to compile.
+    each block. So it takes less than half the time to draw and to compile
+    (`benchmarks.smoothing_cost`): on a processor, drawing is what noise costs beside a pass.
     """
     if jax.random.key_impl(key) != "threefry2x32":
         return jax.random.normal(key, shape, dtype)

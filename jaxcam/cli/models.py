@@ -1,7 +1,6 @@
 """The networks of the command line, bundled or published: one form for all that asks about them."""
 
 import difflib
-import re
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,6 +16,7 @@ from jaxcam.cli import classes
 from jaxcam.errors import fail
 from jaxcam.pictures import Box
 from jaxcam.split import last_layer, split, tokens
+from jaxcam.split.census import Place
 from jaxcam.types import Split
 
 AUTO = "auto"
@@ -74,8 +74,7 @@ def _cut(model: Model, module: Any, variables: Any, layer: str, x: jax.ShapeDtyp
                 f"layer auto is {layer}, the last one that is a picture; behind it are tokens, "
                 "which 'jaxcam layers' lists (and --costs says what each takes)",
             )
-    named = re.fullmatch(r"(.*) call=(\d+)", layer)  # as 'jaxcam layers' says it
-    name, call = (named[1], int(named[2])) if named else (layer, 0)
+    name, call = Place.read(layer)
     network = split(module, name, call=call, variables=variables)
     if model.tokens is None or jax.eval_shape(network.features, x).ndim != TOKENS:
         return Cut(layer, network, notes)

@@ -6,6 +6,7 @@ the marks are then looked up in the jaxpr. A mark inside the body of a ``scan``,
 went through ``vmap``: there is no one output to explain. Nothing is computed.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -80,7 +81,12 @@ def census(
 
 
 class Place(NamedTuple):
-    """A layer, and which call of it: written as ``name``, or ``name call=1``."""
+    """A layer, and which call of it: written as ``name``, or ``name call=1``.
+
+    >>> from jaxcam.split.census import Place
+    >>> str(Place("norm", 0)), Place.read("norm"), str(Place("norm", 1)), Place.read("norm call=1")
+    ('norm', Place(name='norm', call=0), 'norm call=1', Place(name='norm', call=1))
+    """
 
     name: str
     call: int
@@ -88,6 +94,12 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         """As `jaxcam.layers` writes it."""
         return f"{self.name} call={self.call}" if self.call else self.name
+
+    @classmethod
+    def read(cls, words: str) -> "Place":
+        """The place that is written so; what has no call is a name."""
+        found = re.fullmatch(r"(.*) call=(\d+)", words)
+        return cls(found[1], int(found[2])) if found else cls(words, 0)
 
 
 def free(sightings: list[Sighting]) -> Iterator[tuple[Place, Sighting]]:
