@@ -12,6 +12,7 @@ compile, beside that of `jax.random.normal`.
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -55,7 +56,7 @@ def main() -> None:
     seconds = paired_seconds(calls, options.repeats)
     best = min(passes, key=lambda name: statistics.median(seconds[name]))
     result = {
-        "command": "python -m benchmarks.smoothing_cost",
+        "command": " ".join(["python -m benchmarks.smoothing_cost", *sys.argv[1:]]),
         "network": f"linen ResNet-50, random weights, {options.size}x{options.size}, float32",
         "samples": options.samples,
         "baseline": f"{options.samples + 1} forward passes, {best.split(', ')[1]}",
