@@ -42,7 +42,7 @@ from jaxcam.targets import as_target
 from jaxcam.types import Derivatives, shared
 
 WIDTH = 110  # of the printed tables
-AT_ONCE = 16  # not in a loop within the program: there XLA's convolutions take several times longer
+AT_ONCE = 16  # inputs in one call
 TEMPERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 WEIGHTS = {"exact": 1.0, "uniform": 0.0}
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -205,11 +205,15 @@ def drawn(question: Question, scheme: str, count: int) -> Pool:
 
         return jax.vmap(one)(ids) if single else jax.lax.map(one, ids)
 
-    ids = jnp.arange(count).reshape(-1, AT_ONCE)
-    found = [chunk(job, clean, some) for some in ids]
+    found = [chunk(job, clean, ids) for ids in pieces(jnp.arange(count))]
     u = np.concatenate([np.asarray(u, np.float64) for u, _ in found])
     clean_u = float(clean.scores[0, clean.aim.class_index[0]])
     return Pool(u - clean_u, np.concatenate([np.asarray(d) for _, d in found]))
+
+
+def pieces(rows: jax.Array) -> list[jax.Array]:
+    """Cut rows into pieces for one call each."""
+    return [rows[at : at + AT_ONCE] for at in range(0, len(rows), AT_ONCE)]
 
 
 def mean(pool: Pool, t: float, ids: Any = slice(None)) -> NDArray:
@@ -293,8 +297,7 @@ def tilted(question: Question, count: int = 1024) -> dict[str, float]:
     slopes = jax.jit(jax.vmap(jax.grad(u, argnums=1), in_axes=(None, 0)))
 
     def of_all(function: Callable[[Job, jax.Array], jax.Array], eps: jax.Array) -> jax.Array:
-        pieces = (eps[at : at + AT_ONCE] for at in range(0, len(eps), AT_ONCE))
-        return jnp.concatenate([function(job, piece) for piece in pieces])
+        return jnp.concatenate([function(job, some) for some in pieces(eps)])
 
     delta = jax.random.normal(jax.random.key(11), (count, *job.x.shape[1:]))
     found = {}

@@ -203,7 +203,7 @@ def sampled(
 
 
 def averaged(samples: list[tuple[float, Triple]], temper: float = 1.0) -> tuple[Triple, float]:
-    """Average the ``D_p = e^{t u_n} B_p(x_n)`` over that of ``e^{t u_n}``; effective samples."""
+    """Average derivatives with weights ``e^{t u_n}``, and give the effective samples."""
     heights = np.array([height for height, _ in samples])
     w = np.exp(temper * (heights - heights.max()))
     brackets = [b for _, b in samples]

@@ -218,7 +218,11 @@ def test_a_key_per_image_gives_each_its_own_noise():
 
 @pytest.mark.parametrize(
     ("network", "sizes"),
-    [(relu, (1, 3)), pytest.param(smooth, (13, 100), marks=pytest.mark.slow)],
+    [
+        (relu, (1, 3)),
+        pytest.param(relu, (100,), marks=pytest.mark.slow),
+        pytest.param(smooth, (13, 1000), marks=pytest.mark.slow),
+    ],
 )
 def test_the_chunk_size_changes_nothing(network, sizes):
     with jax.enable_x64(True):
@@ -307,10 +311,11 @@ def test_a_map_of_a_scheme_is_the_oracles_of_its_samples(scheme):
     assert relative(result.map[0], oracles.grad_cam_pp(*means, clean, poles="bounded").map) < TIGHT
 
 
+@pytest.mark.parametrize("chunk", [5, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_map_of_a_scheme_does_not_depend_on_the_chunks(scheme):
+def test_a_map_of_a_scheme_does_not_depend_on_the_chunks(scheme, chunk):
     whole = smoothed(images(2), num_samples=21, scheme=scheme)
-    parts = smoothed(images(2), num_samples=21, scheme=scheme, chunk_size=5)
+    parts = smoothed(images(2), num_samples=21, scheme=scheme, chunk_size=chunk)
     assert relative(parts.map, whole.map) < 1e-5
     error = whole.diagnostics.standard_error
     assert relative(parts.diagnostics.standard_error, error) < 1e-3

@@ -74,13 +74,16 @@ def test_an_nnx_model_too():
     np.testing.assert_allclose(found.map[1], alone.map[0], rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    "image", [1, *(pytest.param(image, marks=pytest.mark.slow) for image in (0, 2))]
+)
 @pytest.mark.parametrize("noisy", [0, 1])
-def test_the_named_one_gets_the_noise_and_the_others_stay(noisy, split):
+def test_the_named_one_gets_the_noise_and_the_others_stay(noisy, image, split):
     """Against a network of that one input, in which the others are constants."""
     cut, _ = split
     x = FORMS[0]
 
-    def whole(one, image):
+    def whole(one):
         rest = [leaf[image : image + 1] for leaf in x]
         return tuple(one if place == noisy else leaf for place, leaf in enumerate(rest))
 
@@ -88,10 +91,9 @@ def test_the_named_one_gets_the_noise_and_the_others_stay(noisy, split):
         jaxcam.methods.grad_cam_pp(), num_samples=6, noise_level=0.3, noisy=noisy
     )
     found = jaxcam.cam(cut, x, method, 2, key=KEY, engine="power")
-    image = 1
     single = jaxcam.Split(
-        lambda one: cut.features(whole(one, image)),
-        lambda a, one: cut.scores(a, whole(one, image)),
+        lambda one: cut.features(whole(one)),
+        lambda a, one: cut.scores(a, whole(one)),
     )
     expected = jaxcam.smooth_grad_cam_pp(
         single, x[noisy][image : image + 1], 2,

@@ -184,12 +184,12 @@ def test_smoothed_it_averages_the_derivatives_of_the_log_score(sample_weights):
         ]
         points = [activations(split, x_n) for x_n in noisy]
         scores = [log_score(split, x_n) for x_n in noisy]
-        heights = np.array([float(u(jnp.asarray(a))) for u, a in zip(scores, points, strict=True)])
+        heights = [float(u(jnp.asarray(a))) for u, a in zip(scores, points, strict=True)]
         clean = activations(split, x[0])
         derive = oracles.differentiated(lambda a, x_n: log_score(split, x_n)(a))
         triples = [derive(a, x_n) for a, x_n in zip(points, noisy, strict=True)]
-    w = np.exp(heights - heights.max()) if sample_weights == "exact" else np.ones(4)
-    means = tuple(sum(w[n] * t[k] for n, t in enumerate(triples)) / w.sum() for k in range(3))
+    temper = {"exact": 1.0, "uniform": 0.0}[sample_weights]
+    means, _ = oracles.averaged(list(zip(heights, triples, strict=True)), temper)
     assert relative(result.map[0], oracles.taylor_cam(means, clean, 3)) < 1e-10
     assert result.diagnostics.standard_error.shape == result.map.shape
     assert np.asarray(result.diagnostics.standard_error).max() > 0
