@@ -28,12 +28,12 @@ from rich.table import Table
 
 from benchmarks.engine_tails import TAILS, Tail
 from benchmarks.environment import median_ratio, paired_seconds, write
-from jaxcam.derivatives import directional
+from jaxcam.contracts import Engine
 from jaxcam.derivatives.auto import ENGINES, choose
-from jaxcam.derivatives.chunks import fitting, in_chunks
-from jaxcam.derivatives.needs import needs
+from jaxcam.derivatives.engines import directional
 from jaxcam.derivatives.traced import trace
-from jaxcam.types import Engine
+from jaxcam.jaxprs.cost import needs
+from jaxcam.jaxprs.loops import fitting, in_chunks
 
 BASE = "directional"
 SAMPLED_STEPS = (2, 6)  # chunks: the difference is what a chunk costs, the rest is paid once

@@ -38,11 +38,13 @@ import jaxcam
 from benchmarks.environment import write
 from benchmarks.removal import summary
 from benchmarks.scenes import Scenes, make_scenes
-from jaxcam import bundled, maps, noise
-from jaxcam.alphas import alphas
-from jaxcam.cli.measure import localisation
+from jaxcam import bundled, maps
+from jaxcam.contracts import Method
 from jaxcam.methods import grad_cam_pp, peers
-from jaxcam.types import Derivatives, Method
+from jaxcam.methods.alphas import alphas
+from jaxcam.metrics.localisation import localisation
+from jaxcam.pipeline import noise
+from jaxcam.types import Derivatives
 
 WIDTH = 140
 LEVEL = 0.15  # of the noise, as a share of a picture's range

@@ -33,9 +33,9 @@ import jaxcam
 from benchmarks.environment import median_ratio, paired_seconds, write
 from benchmarks.scenes import Scenes, make_scenes
 from jaxcam import bundled, methods
-from jaxcam.cli.measure import localisation
-from jaxcam.plan import Network
-from jaxcam.removal import removed, signed_map
+from jaxcam.metrics.localisation import localisation
+from jaxcam.metrics.removal import removed, signed_map
+from jaxcam.pipeline.network import Network
 from jaxcam.targets import Aim, as_target
 
 ORDERS = (1, 2, 3)

@@ -33,11 +33,14 @@ from rich.table import Table
 
 import jaxcam
 from benchmarks.environment import write
-from jaxcam import bundled, explain, maps, methods, noise, samples, zoo
+from jaxcam import bundled, maps, methods, zoo
+from jaxcam.arrays.inputs import first
+from jaxcam.contracts import Smoothing
 from jaxcam.derivatives.auto import engine_named
-from jaxcam.inputs import first
-from jaxcam.job import Clean, Job, Settings
-from jaxcam.plan import Network
+from jaxcam.pipeline import noise, points, samples
+from jaxcam.pipeline import program as explain
+from jaxcam.pipeline.job import Begun, Clean, Job, Numbers, Settings
+from jaxcam.pipeline.network import Network
 from jaxcam.targets import as_target
 from jaxcam.types import Derivatives, shared
 
@@ -164,14 +167,13 @@ def measure(case: Case, keys: int) -> Record:
 def asked(case: Case) -> Question:
     """Run the clean pass of one case."""
     method = jaxcam.smooth(methods.grad_cam_pp())
-    smoothing = method.smoothing
-    assert smoothing is not None
-    job = Job(
-        shared(case.split), jnp.asarray(case.x)[None], as_target(None),
-        noise.keys_of(jax.random.key(0), 1), jnp.float32(case.noise_level), jnp.float32(1),
-    )  # fmt: skip
-    bare = smoothing._replace(num_samples=2**30, noise_level=None, temper=None)
-    settings = Settings(method._replace(smoothing=bare), "auto", None)
+    smoothing = method.points
+    assert isinstance(smoothing, Smoothing)
+    keys = noise.keys_of(jax.random.key(0), 1)
+    numbers = Numbers(keys, jnp.float32(case.noise_level), jnp.float32(1))
+    job = Job(shared(case.split), jnp.asarray(case.x)[None], as_target(None), numbers)
+    bare = smoothing._replace(num_points=2**30, noise_level=None, temper=None)
+    settings = Settings(method._replace(points=bare), "auto", None)
     clean = jax.jit(explain.begin, static_argnames="settings")(job, settings=settings)
     a, scale = clean.a[0], clean.scale[0]
 
@@ -186,21 +188,20 @@ def asked(case: Case) -> Question:
 def drawn(question: Question, scheme: str, count: int) -> Pool:
     """Draw a pool of samples, in their order."""
     job, settings, clean, _ = question
-    smoothing = settings.method.smoothing
-    assert smoothing is not None
-    method = settings.method._replace(smoothing=smoothing._replace(scheme=scheme))
+    smoothing = settings.points
+    assert isinstance(smoothing, Smoothing)
+    method = settings.gradient._replace(points=smoothing._replace(scheme=scheme))
     settings = settings._replace(method=method)
     single = engine_named(clean.report.engine).single
 
     @jax.jit
     def chunk(job: Job, clean: Clean, ids: jax.Array) -> Any:
         def one(n: jax.Array) -> tuple[jax.Array, jax.Array]:
-            key = noise.keys_of(jax.random.key(7), 1)[0]
-            noisy, a = samples.draw(job, settings, job.x[0], key, n)
-            found = samples.measure(
-                job, settings, clean.report, n, noisy, a,
-                first(clean.aim), clean.scale[0], clean.scores[0].argmax(),
-            )  # fmt: skip
+            own = points.Own(noise.keys_of(jax.random.key(7), 1)[0], None, None)
+            begun = Begun(job, settings, clean)
+            noisy, a = points.visit(begun, job.x[0], own, n)
+            known = samples.Known(first(clean.aim), clean.scale[0], clean.scores[0].argmax())
+            found = samples.measure(begun, known, n, noisy, a)
             return found.log_weight, jnp.stack(found.derivatives)
 
         return jax.vmap(one)(ids) if single else jax.lax.map(one, ids)
@@ -286,7 +287,7 @@ def tilted(question: Question, count: int = 1024) -> dict[str, float]:
     delta)``, for any ``s``; were ``u`` linear, ``s = sigma grad u`` would make all weights equal.
     """
     job, _, clean, _ = question
-    sigma = noise.deviation(job.x[0], job.noise_level)
+    sigma = noise.deviation(job.x[0], job.numbers.noise_level)
 
     def u(split: Job, eps: jax.Array) -> jax.Array:
         network = Network(split.shared.split(), split.target)

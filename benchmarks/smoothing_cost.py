@@ -25,7 +25,7 @@ from rich.table import Table
 import jaxcam
 from benchmarks.environment import median_ratio, paired_seconds, write
 from benchmarks.resnet50 import initialised
-from jaxcam import noise
+from jaxcam.pipeline import noise
 
 LAYERS = {"one block before the last": "layer4_1", "the last block": "layer4_2"}
 

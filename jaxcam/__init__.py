@@ -16,13 +16,14 @@ from jaxcam.derivatives import (
 )
 from jaxcam.devices import spread
 from jaxcam.errors import JaxcamError, JaxcamWarning, NotProved
-from jaxcam.half import half_precision
 from jaxcam.layer_costs import LayerCost, explain_layers
 from jaxcam.maps import fuse, normalize, upsample
+from jaxcam.methods.integrate import integrate
+from jaxcam.methods.smooth import smooth
+from jaxcam.metrics.removal import RemovalCheck, check_removal
 from jaxcam.plot import overlay
-from jaxcam.removal import RemovalCheck, check_removal
-from jaxcam.smoothing import smooth
 from jaxcam.split import last_layer, layers, split, tokens
+from jaxcam.split.half_precision import half_precision
 from jaxcam.types import CAM, Derivatives, Diagnostics, LogDerivatives, Split, Spread
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "explain_layers",
     "fuse",
     "half_precision",
+    "integrate",
     "last_layer",
     "layers",
     "log_derivatives",

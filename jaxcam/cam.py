@@ -1,31 +1,37 @@
 """The public calls: explain a batch of inputs once, or averaged over noise."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcam import devices, explain, inputs, maps, noise, samples
-from jaxcam.checks import check_input, check_result
-from jaxcam.derivatives import chunks
-from jaxcam.errors import fail
-from jaxcam.inputs import Inputs, Key
-from jaxcam.job import Clean, Job, Settings
+from jaxcam import devices, maps
+from jaxcam.arrays import inputs, meshes
+from jaxcam.arrays.inputs import Key
+from jaxcam.contracts import Gradient, Method
+from jaxcam.jaxprs import loops as chunks
 from jaxcam.methods import grad_cam_pp
-from jaxcam.precision import wide_dtype
-from jaxcam.smoothing import smooth
+from jaxcam.methods.smooth import smooth
+from jaxcam.pipeline import batches, points, rounding, samples
+from jaxcam.pipeline import program as explain
+from jaxcam.pipeline.blame import blamed
+from jaxcam.pipeline.checks import check_input, check_result
+from jaxcam.pipeline.compiled import of_network
+from jaxcam.pipeline.job import Begun, Clean, Job, Settings
 from jaxcam.targets import as_target, check_class
-from jaxcam.types import CAM, ChunkSize, Method, Split, Spread, shared
+from jaxcam.types import CAM, ChunkSize, Split, Spread, shared
 
 Progress = Callable[[int, int], None]
 
-_explain = jax.jit(explain.explain, static_argnames="settings")
-_begin = jax.jit(explain.begin, static_argnames="settings")
-_step = jax.jit(samples.step, static_argnames="settings", donate_argnames="average")
-_advance = jax.jit(samples.advance, static_argnames="settings", donate_argnames="run")
-_finish = jax.jit(explain.finish, static_argnames="settings")
+_explain = of_network(explain.explain)
+_begin = of_network(explain.begin)
+_step = of_network(samples.step, donate=["average"])
+_advance = of_network(samples.advance, donate=["run"])
+_finish = of_network(explain.finish)
+_look = of_network(rounding.look)
 
 
 def smooth_grad_cam_pp(
@@ -59,7 +65,7 @@ def smooth_grad_cam_pp(
 
     Args:
         numerator: ``d2`` (Grad-CAM++ at one noiseless sample) or ``d1`` (the paper as printed).
-        poles: ``bounded`` or ``raw``, see `jaxcam.alphas.alphas`.
+        poles: ``bounded`` or ``raw``, see `jaxcam.methods.alphas.alphas`.
         split, x, target, key, engine, channels, neurons, chunk_size, spread, progress: as in `cam`.
         num_samples, noise_level, sample_weights, scheme, tolerance, max_samples, noisy: as in
             `smooth`.
@@ -109,7 +115,10 @@ def cam(
     spread: Spread | None = None,
     progress: Progress | None = None,
 ) -> CAM:
-    """Explain images by any method of `jaxcam.methods`, smoothed (`smooth`) or not.
+    """Explain images by any method of `jaxcam.methods`, as it is or averaged over points.
+
+    Wrappers average a method's derivatives: `jaxcam.smooth` over noisy inputs, `jaxcam.integrate`
+    over the nodes of a path.
 
     One compiled program does head, noise, derivatives, weights and map for the batch. It is
     compiled once for its shapes and options: a new image, key, class, noise level, tolerance, other
@@ -119,9 +128,11 @@ def cam(
 
     Args:
         split: a network cut at the layer to explain, from `jaxcam.split` or a pair of functions.
-        x: inputs ``[batch, *spatial, channel]``, floating; or a tuple or dict of several inputs,
-            which the split's functions take as they are.
-        method: what turns derivatives into weights.
+        x: inputs ``[batch, *spatial, channel]``, floating, or integers (token ids ``[batch,
+            length]``, raw pixels) where no noise is added; or a tuple, list or dict of several,
+            which the split's functions take as a tuple or dict. Any array of numbers will do,
+            NumPy's, another library's or a nested list.
+        method: what makes a map, from `jaxcam.methods`.
         target: from `jaxcam.targets`; a class index, or one per image, means ``exp_logit`` of it;
             None the top class of each image.
         key: a JAX random key, or one per image; needed by smoothed methods. One key draws the same
@@ -130,9 +141,10 @@ def cam(
         channels: a subset of feature maps, as indices or booleans ``[k]``.
         neurons: a subset of neurons, as booleans ``[*spatial, k]``, or one mask per image. Weights
             come from all neurons, and the map from those of the subset.
-        chunk_size: how many noisy samples are in flight at once per image or, where one gradient
-            is not enough, how many elements; it bounds the memory and changes nothing else beyond
-            rounding. ``auto``: as many as are fast, and fit the device.
+        chunk_size: how many inputs are in flight at once, images of the batch and noisy samples of
+            them, and, where one gradient is not enough, how many elements of the layer. It bounds
+            the memory, whatever the batch and the number of samples, and changes nothing else
+            beyond rounding. ``auto``: as many as are fast, and fit the device.
         spread: several devices, from `jaxcam.spread`; the same result, to rounding.
         progress: called as ``progress(done, total)`` after each chunk of samples, which are then
             run from Python; for programs with a person waiting. With a tolerance after each round
@@ -146,74 +158,78 @@ def cam(
         NotProved: an engine asked for by name does not apply.
 
     Warns:
-        JaxcamWarning: a map is blank, with the likely reason; fewer than a quarter of the samples
-            carry it; or ``max_samples`` were not enough for the tolerance.
+        JaxcamWarning: a map is blank, with the reason; fewer than a quarter of the samples carry
+            it; or ``max_samples`` were not enough for the tolerance.
     """
     x = check_input(x, method.name)
     chunk = chunks.checked(chunk_size)
     batch = inputs.batch_of(x) or 0
     devices.check(spread, batch, shown=progress is not None)
     target, (channels, neurons) = as_target(target), maps.check_subset(channels, neurons)
-    numbers, compiled = _noise(method, key, x, batch)
-    job = Job(shared(split), x, target, *numbers, channels, neurons)
+    numbers, compiled = points.numbers_of(method, key, x, batch)
+    job = Job(shared(split), x, target, numbers, channels, neurons)
     settings = Settings(compiled, engine, chunk, spread)
     if spread is not None:
-        job = devices.placed(job, spread, explain.per_image(job))
+        job = devices.placed(job, spread, batches.per_image(job))
     result = _explain(job, settings) if progress is None else _shown(job, settings, progress)
-    maps.check_channels(channels, result.weights.shape[-1])
+    if result.weights is not None:
+        maps.check_channels(channels, result.weights.shape[-1])
     check_class(target, result.scores.shape[-1])
-    return check_result(result, method)
-
-
-class _Numbers(NamedTuple):
-    """The numbers of a smoothing: arrays, so that new ones compile nothing."""
-
-    keys: Array | None
-    noise_level: Array
-    temper: Array
-    tolerance: Array
-
-
-def _noise(method: Method, key: Array | None, x: Inputs, batch: int) -> tuple[_Numbers, Method]:
-    """Take the numbers out of the method, and leave what the program is compiled for."""
-    wide = wide_dtype(inputs.dtype_of(x))
-    smoothing = method.smoothing
-    if smoothing is None:
-        zero = jnp.zeros((), wide)
-        return _Numbers(None, zero, zero, zero), method
-    if key is None:
-        fail(method.name, needs="a key", got="none", remedy="Pass key=jax.random.key(0).")
-    tolerance = smoothing.tolerance if smoothing.adaptive else 0.0
-    given = (smoothing.noise_level, smoothing.temper, tolerance)
-    noisy = inputs.noisy_key(method.name, x, smoothing.noisy)
-    bare = smoothing._replace(noise_level=None, temper=None, tolerance=None, noisy=noisy)
-    keys = noise.keys_of(key, batch)
-    arrays = (jnp.asarray(value, wide) for value in given)
-    return _Numbers(keys, *arrays), method._replace(smoothing=bare)
+    result = rounding.settled(result, lambda doubtful: _look(job, settings, doubtful))
+    subset = channels is not None or neurons is not None
+    order = method.order if isinstance(method, Gradient) else 0
+    why = partial(blamed, job, order)
+    return check_result(result, method, target, why, subset=subset)
 
 
 def _shown(job: Job, settings: Settings, progress: Progress) -> CAM:
-    """Run the program's parts from Python, so that somebody can watch."""
-    clean, smoothing = _begin(job, settings), settings.method.smoothing
-    if not clean.report.noisy or smoothing is None:
-        return _finish(job, settings, clean, None)
-    if smoothing.adaptive:
+    """Run the program's parts from Python, so that somebody can watch, chunk by chunk of images."""
+    if not isinstance(settings.method, Gradient) or settings.method.points is None:
+        return _explain(job, settings)
+    job = meshes.undivided(job)
+    rows = batches.rows(job, settings)
+    if len(rows) == 1:
+        return _shown_together(job, settings, progress)[0]
+    sliced, found, before = batches.per_image(job), [], 0
+    for images in rows:
+        told = partial(_told, progress, before, len(rows) - len(found))
+        result, done = _shown_together(batches.picked(job, sliced, images), settings, told)
+        found.append(result)
+        before += done
+    return batches.joined(jax.tree.map(lambda *parts: jnp.stack(parts), *found), job)
+
+
+def _told(progress: Progress, before: int, left: int, done: int, total: int) -> None:
+    """Tell of one chunk of images; ``before``: steps of those that are ready, ``left``: chunks."""
+    progress(before + done, before + left * total)
+
+
+def _shown_together(job: Job, settings: Settings, progress: Progress) -> tuple[CAM, int]:
+    """Run the program's parts for images that are explained together, and count the steps."""
+    clean, over = _begin(job, settings), settings.points
+    if not clean.report.averaged:
+        return _finish(job, settings, clean, None), 0
+    if over.adaptive:
         return _shown_until(job, settings, clean, progress)
-    average = samples.initial(settings, clean)
-    ids = samples.chunks(job, settings, clean, smoothing.num_samples)
+    begun = Begun(job, settings, clean)
+    average = samples.initial(begun)
+    ids = samples.chunks(begun, over.num_points)
     progress(0, len(ids))
     for done, chunk in enumerate(ids, start=1):
         average = jax.block_until_ready(_step(job, settings, clean, average, chunk))
         progress(done, len(ids))
-    return _finish(job, settings, clean, average)
+    return _finish(job, settings, clean, average), len(ids)
 
 
-def _shown_until(job: Job, settings: Settings, clean: Clean, progress: Progress) -> CAM:
+def _shown_until(
+    job: Job, settings: Settings, clean: Clean, progress: Progress
+) -> tuple[CAM, int]:  # fmt: skip
     """Run a round at a time until no image needs more."""
-    run, done = samples.first_run(settings, clean), 0
-    total = -(-settings.smoothing.num_samples // samples.round_length(settings))
+    begun = Begun(job, settings, clean)
+    run, done = samples.first_run(begun), 0
+    total = -(-settings.points.num_points // samples.round_length(begun))
     progress(done, total)
     while run.open.any():
         run, done = _advance(job, settings, clean, run), done + 1
         progress(done, total if run.open.any() else done)
-    return _finish(job, settings, clean, run.average)
+    return _finish(job, settings, clean, run.average), done

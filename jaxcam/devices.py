@@ -71,7 +71,9 @@ def _made(asked: dict[str, Any]) -> Mesh:
         fail("spread", needs=f"{count} devices", got=f"{there} {jax.default_backend()} devices",
              remedy="Ask for as many as jax.device_count() says.")  # fmt: skip
     devices = jax.devices()[:count]
-    return jax.make_mesh(tuple(asked.values()), tuple(asked), devices=devices)
+    # Not explicit axes: results would ask of every operation behind them how it is divided.
+    automatic = (AxisType.Auto,) * len(asked)
+    return jax.make_mesh(tuple(asked.values()), tuple(asked), automatic, devices=devices)
 
 
 def check(asked: Spread | None, images: int, *, shown: bool) -> None:

@@ -15,6 +15,10 @@ class JaxcamWarning(UserWarning):
     """A correct answer that is probably not the one that was wanted."""
 
 
+class FaultWarning(JaxcamWarning):
+    """A fault of this library that it could go around: the answer is correct, and slower."""
+
+
 def fail(call: str, *, needs: object, got: object, remedy: object) -> NoReturn:
     """Raise a `JaxcamError` in the library's one form of message."""
     raise JaxcamError(message(call, needs=needs, got=got, remedy=remedy))

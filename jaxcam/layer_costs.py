@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
-from jaxcam import aims
+from jaxcam.arrays.inputs import Inputs, first, taken
 from jaxcam.derivatives.auto import choose
-from jaxcam.derivatives.needs import needs
-from jaxcam.derivatives.structure import Dependence, analyse
+from jaxcam.derivatives.proof import analyse
 from jaxcam.errors import JaxcamError
-from jaxcam.inputs import Inputs, first
-from jaxcam.plan import Network, traced_score
+from jaxcam.jaxprs.cost import needs
+from jaxcam.pipeline import aim as aims
+from jaxcam.pipeline.network import Network
+from jaxcam.pipeline.plan import UNCONNECTED, traced_score
 from jaxcam.split import layers, split
 from jaxcam.split.census import Place
 from jaxcam.targets import as_target
@@ -77,6 +78,7 @@ def explain_layers(
     late affine
     head None
     """
+    x = taken(x, "jaxcam.explain_layers(model, x)")
     outputs = layers(model, x, variables=variables, **kwargs)
     asked = list(outputs) if names is None else list(names)
     found: dict[str, LayerCost] = {}
@@ -105,8 +107,9 @@ def _cost(given: Shared, x: Inputs, target: Any, order: int) -> LayerCost:
         network = Network(cut, as_target(target))
         aim = aims.resolve(network.target, scores)
         traced = traced_score(network, a, x, aim)
-        if traced.once(analyse).score is not Dependence.VARYING:
-            words = "the score does not depend on this layer"
+        depends = traced.once(analyse).score
+        if depends in UNCONNECTED:
+            words = f"the score {UNCONNECTED[depends]}"
             found.append(LayerCost(a.shape, None, None, None, words))
             return scores
         choice = choose("auto", traced, order=order)

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.core import Tracer
 
+from jaxcam.arrays.door import as_array, known
 from jaxcam.errors import fail
 
 
@@ -32,6 +32,7 @@ def upsample(map: Array, size: Sequence[int]) -> Array:
     >>> jaxcam.upsample(jnp.ones((1, 8, 8)), (224, 224)).shape
     (1, 224, 224)
     """
+    map = as_array(map, "upsample")
     if len(size) != map.ndim - 1:
         fail(
             "upsample",
@@ -51,6 +52,7 @@ def normalize(map: Array) -> Array:
     [[0.  0.5 1. ]
      [0.  0.  0. ]]
     """
+    map = as_array(map, "normalize")
     axes = tuple(range(1, map.ndim))
     low, high = map.min(axis=axes, keepdims=True), map.max(axis=axes, keepdims=True)
     span = high - low
@@ -85,6 +87,7 @@ def fuse(maps: Sequence[Array], size: Sequence[int] | None = None, *, how: str =
             got=f"{len(maps)} maps and {how!r}",
             remedy="For example fuse([late.map, early.map], how='max').",
         )
+    maps = [as_array(map, "fuse") for map in maps]
     shapes = [map.shape for map in maps]
     if len({(shape[0], len(shape)) for shape in shapes}) > 1:
         fail(
@@ -109,7 +112,7 @@ def check_subset(channels: Any, neurons: Any) -> tuple[Array | None, Array | Non
     """Refuse subsets that are wrong for any layer; `neuron_mask` does the rest."""
     remedy = "Leave it None to explain the whole layer."
     if channels is not None:
-        channels = jnp.asarray(channels)
+        channels = as_array(channels, "channels")
         if _is_empty(channels):
             fail("channels", needs="at least one feature map", got="none", remedy=remedy)
         kind = channels.dtype == bool or jnp.issubdtype(channels.dtype, jnp.integer)
@@ -117,7 +120,7 @@ def check_subset(channels: Any, neurons: Any) -> tuple[Array | None, Array | Non
             got = f"{channels.dtype} of shape {channels.shape}"
             fail("channels", needs="indices or booleans of one axis", got=got, remedy=remedy)
     if neurons is not None:
-        neurons = jnp.asarray(neurons)
+        neurons = as_array(neurons, "neurons")
         if neurons.dtype != bool:
             fail("neurons", needs="booleans", got=neurons.dtype, remedy="Compare: mask > 0.")
         if _is_empty(neurons):
@@ -153,15 +156,17 @@ def neuron_mask(channels: Array | None, neurons: Array | None, shape: tuple[int,
 
 def check_channels(channels: Array | None, count: int) -> None:
     """Refuse indices of feature maps that the layer does not have, where they are known."""
-    if channels is None or channels.dtype == bool or isinstance(channels, Tracer):
+    indices = None if channels is None else known(channels)
+    if indices is None or indices.dtype == bool:
         return
-    wrong = [int(k) for k in channels if not 0 <= k < count]
+    wrong = indices[(indices < 0) | (indices >= count)].tolist()
     if wrong:
         needs = f"feature maps from 0 to {count - 1}"
         fail("channels", needs=needs, got=wrong, remedy="See jaxcam.layers for the layer's shape.")
 
 
 def _is_empty(chosen: Array) -> bool:
-    if chosen.size == 0:
-        return True
-    return chosen.dtype == bool and not isinstance(chosen, Tracer) and not bool(chosen.any())
+    if chosen.size == 0 or chosen.dtype != bool:
+        return chosen.size == 0
+    values = known(chosen)
+    return values is not None and not values.any()

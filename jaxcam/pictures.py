@@ -1,8 +1,9 @@
 """Pictures: anything that Pillow reads as upright RGB, decided here for everybody, and parts of it.
 
-A picture is turned as its EXIF orientation says. Of several frames it is the first. What is
-transparent lies on white, as most programs show it. 16 bits of grey become 8; 32 bits and floats
-have no range that is known, and are refused.
+A picture is turned as its EXIF orientation says, and left as it is stored where that says nothing
+that has a meaning, whatever else is wrong with the EXIF data. Of several frames it is the first.
+What is transparent lies on white, as most programs show it. 16 bits of grey become 8; 32 bits and
+floats have no range that is known, and are refused.
 """
 
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from jaxcam.errors import fail
 
@@ -19,6 +20,15 @@ Box = tuple[float, float, float, float]
 
 It may reach beyond the picture, where a network saw a margin.
 """
+
+_Turn = Image.Transpose
+_TURNS = {
+    2: _Turn.FLIP_LEFT_RIGHT, 3: _Turn.ROTATE_180, 4: _Turn.FLIP_TOP_BOTTOM, 5: _Turn.TRANSPOSE,
+    6: _Turn.ROTATE_270, 7: _Turn.TRANSVERSE, 8: _Turn.ROTATE_90,
+}  # fmt: skip
+"""What undoes an EXIF orientation; 1 is upright, and other numbers mean nothing."""
+_SAYING = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+"""Where a picture holds its orientation, which is not true any more of one that was turned."""
 
 
 def read(path: Path) -> Image.Image:
@@ -49,7 +59,9 @@ def upright(image: Image.Image) -> Image.Image:
     """
     # Some formats store 16 bits in a mode of 32, and turning forgets the format.
     deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
-    picture: Any = ImageOps.exif_transpose(image)
+    _decode(image)
+    turn = _TURNS.get(_orientation(image))
+    picture: Any = image if turn is None else image.transpose(turn)
     if deep:
         picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
     if picture.mode in ("I", "F", "LAB", "La"):  # no fixed range, or unknown to Pillow's conversion
@@ -63,7 +75,39 @@ def upright(image: Image.Image) -> Image.Image:
         ground = Image.new("RGBA", picture.size, "white")
         ground.alpha_composite(picture.convert("RGBA"))
         picture = ground
-    return picture.convert("RGB")
+    picture = picture.convert("RGB")  # a copy, whose other data stay: the profile of its colours
+    for name in _SAYING:
+        picture.info.pop(name, None)
+    return picture
+
+
+def _decode(image: Any) -> None:
+    """Decode before turning: PNG may have its EXIF data behind the pixels, and TIFF is turned here.
+
+    Of an uncompressed TIFF of grey that lies on its side, Pillow 11 to 13 exchange the sides first
+    and then map the file's rows into memory by them, which scrambles the picture. What has no name
+    is not mapped.
+    """
+    if image.format != "TIFF":
+        image.load()
+        return
+    name, image.filename = image.filename, ""
+    try:
+        image.load()
+    finally:
+        image.filename = name
+
+
+def _orientation(image: Image.Image) -> int:
+    """Read this one entry of the EXIF data; `PIL.ImageOps.exif_transpose` writes all others anew.
+
+    There it stumbles over numbers that were never right, which no reader of the picture needs.
+    """
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # no TIFF header, offsets beyond the block, and what else there may be
+        return 1
+    return found if isinstance(found, int) else 1
 
 
 def part(picture: Image.Image, box: Box, longest: int) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcam import maps
+from jaxcam.arrays.door import as_numpy
 from jaxcam.errors import fail
 
 COLORMAP = "inferno"
@@ -72,7 +73,7 @@ def repeat(picture: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.fl
 
 def checked_image(image: Any) -> NDArray[np.float32]:
     """Give one image as float32 ``[H, W, 3]`` in 0..1, or refuse it."""
-    pixels = np.asarray(image)
+    pixels = as_numpy(image, "overlay")
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or pixels.size == 0:
         fail(
             "overlay",
@@ -99,7 +100,7 @@ def checked_image(image: Any) -> NDArray[np.float32]:
 
 def checked_map(map: Any) -> NDArray[np.float32]:
     """Give one map as float32 ``[h, w]``, or refuse it."""
-    values = np.asarray(map).astype(np.float32)
+    values = as_numpy(map, "overlay").astype(np.float32)
     if values.ndim != 2 or values.size == 0:
         fail(
             "overlay",

@@ -6,15 +6,16 @@ integer explains one class for all; an array ``[batch]`` one class per image.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 
+from jaxcam.arrays.door import as_array, known
 from jaxcam.errors import fail
+from jaxcam.jaxprs.logarithms.probabilities import log_probabilities
 from jaxcam.types import held
 
 CLASSES, REGION, EMBEDDING, ANY = "classes", "region", "embedding", "any"
@@ -56,17 +57,41 @@ class Target(NamedTuple):
     about: Any = None
 
 
-def exp_logit(class_index: Any = None) -> Target:
-    """Explain ``Y = e^{S_c}``, the paper's scalar and the default: ``u = S_c``."""
-    return Target(Form("exp_logit"), jax.tree_util.Partial(_score), class_index)
+def exp_logit(class_index: Any = None, *, negative: bool = False) -> Target:
+    """Explain ``Y = e^{S_c}``, the paper's scalar and the default: ``u = S_c``.
+
+    Args:
+        class_index: the class, or one per image; by default the top class of each image.
+        negative: explain ``u = -S_c``, what speaks against the class. Of a network with one logit
+            that is its other side, since ``1 - sigmoid(S) = sigmoid(-S)``.
+
+    >>> import jax.numpy as jnp
+    >>> import jaxcam
+    >>> binary = jaxcam.Split(jnp.tanh, lambda a, x: a.mean((1, 2)) @ jnp.array([[1.0], [-1.0]]))
+    >>> x = jnp.array([[[[1.0, 0.0], [0.0, 2.0]]]])
+    >>> for other_side in (False, True):
+    ...     target = jaxcam.targets.exp_logit(0, negative=other_side)
+    ...     print(jaxcam.cam(binary, x, jaxcam.methods.grad_cam(), target).map[0].round(2))
+    [[0.38 0.  ]]
+    [[0.   0.48]]
+    """
+    log_score = jax.tree_util.Partial(_negated_score if negative else _score)
+    return Target(Form("exp_logit"), log_score, class_index)
 
 
 def softmax(class_index: Any = None) -> Target:
-    """Explain the probability ``Y = p_c``: ``u = -log sum_j e^{S_j - S_c}``.
+    """Explain the probability ``Y = p_c``: ``u = log p_c = S_c - log sum_j e^{S_j}``.
 
-    Computed centred on the class: three derivatives of ``log_softmax`` lose all digits in float32
-    once ``1 - p < 1e-6``. For ``p > 1/2`` the probability is concave, so ``D2 < 0`` almost
-    everywhere and poles of alpha are common: look at ``diagnostics.poles``.
+    Computed as a sum of terms of one sign, with the largest score ``m``: ``S_c - S_m - log1p(sum_{j
+    != m} e^{S_j - S_m})``. So float32 has its digits at every confidence, from ``p = 1 - 1e-30`` to
+    ``1e-30``; three derivatives of ``log_softmax`` lose all of them once ``1 - p < 1e-6``. A score
+    of -inf (a class masked out) counts for nothing, unless it is the one that is explained.
+
+    For a network that gives probabilities, ``logits=jnp.log`` of `jaxcam.split` is the same as this
+    target behind its softmax, to the same digits (jaxprs/logarithms).
+
+    For ``p > 1/2`` the probability is concave, so ``D2 < 0`` almost everywhere and poles of alpha
+    are common: look at ``diagnostics.poles``. One score alone has no softmax: see `exp_logit`.
     """
     return Target(Form("softmax"), jax.tree_util.Partial(_log_probability), class_index)
 
@@ -91,8 +116,10 @@ def region(class_index: Any = None, mask: Any = None, *, mean: bool = False) -> 
     Args:
         class_index: the class, or one per image; by default the class of the largest sum over the
             region, or without a mask the one that is on top in the most pixels.
-        mask: ``M``, booleans ``[*spatial]``, or one mask per image; by default the pixels where the
-            class is on top in the clean input.
+        mask: ``M``, booleans or 0 and 1, ``[*spatial]``, or one mask per image; by default the
+            pixels where the class is on top in the clean input, and of an output with one channel,
+            which has no other class, those where its logit is above 0. (Of one probability give the
+            mask: ``p > 0.5``.)
         mean: divide by the number of pixels.
 
     >>> import jax.numpy as jnp
@@ -105,13 +132,22 @@ def region(class_index: Any = None, mask: Any = None, *, mean: bool = False) -> 
      [0.   0.  ]]
     """
     if mask is not None:
-        mask = jnp.asarray(mask)
-        if mask.dtype != bool:
-            fail("region", needs="a mask of booleans", got=mask.dtype, remedy="Compare: mask > 0.")
-        if not isinstance(mask, Tracer) and not bool(mask.any()):
-            fail("region", needs="at least one pixel in the mask", got="none", remedy="See mask=.")
+        mask = _as_mask(mask)
     log_score = jax.tree_util.Partial(_mean_score if mean else _summed_score)
     return Target(Form("region", scores=REGION), log_score, class_index, mask)
+
+
+def _as_mask(mask: Any) -> Array:
+    mask = as_array(mask, "region")
+    values = known(mask)
+    if values is not None and values.dtype.kind in "iu" and np.isin(values, (0, 1)).all():
+        mask = values.astype(bool)
+    if mask.dtype != bool:
+        remedy = "Compare: mask > 0, or labels == 7."
+        fail("region", needs="a mask of booleans", got=mask.dtype, remedy=remedy)
+    if values is not None and not values.any():
+        fail("region", needs="at least one pixel in the mask", got="none", remedy="See mask=.")
+    return as_array(mask, "region")
 
 
 def similarity(reference: Any = None, *, scale: Any = 1.0) -> Target:
@@ -134,8 +170,8 @@ def similarity(reference: Any = None, *, scale: Any = 1.0) -> Target:
     >>> result.map.shape, result.diagnostics.report.exact
     ((1, 2, 2), True)
     """
-    log_score = jax.tree_util.Partial(_similarity, jnp.asarray(scale))
-    about = None if reference is None else jnp.asarray(reference)
+    log_score = jax.tree_util.Partial(_similarity, as_array(scale, "similarity"))
+    about = None if reference is None else as_array(reference, "similarity")
     return Target(Form("similarity", scores=EMBEDDING), log_score, -1, about)
 
 
@@ -143,28 +179,41 @@ def custom(log_score: Callable[[Array], Array]) -> Target:
     """Explain ``Y = e^u`` for any ``u = log_score(scores)`` of one example's ``[classes]``.
 
     Define the function once, outside loops: another function object compiles another program. Use
-    `jax.tree_util.Partial` to hand it arrays that change. ``result.target`` is -1.
+    `jax.tree_util.Partial` to hand it arrays that change. ``result.target`` is -1. A function in
+    the place of a target is taken for this.
+
+    Raises:
+        JaxcamError: it is no function; or, when scores are there, it does not give one floating
+            number, or takes an element that they do not have.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxcam import targets
     >>> margin = targets.custom(lambda scores: scores[3] - scores[5])
     >>> either = targets.custom(lambda scores: jax.nn.logsumexp(scores[jnp.array([3, 5])]))
     """
+    if not callable(log_score):
+        remedy = "A class index is a target itself."
+        fail("targets.custom", needs="a function of scores", got=repr(log_score), remedy=remedy)
     own = jax.tree_util.Partial(_ignoring_aim, held(log_score))
     return Target(Form("custom", scores=ANY), own, -1)
 
 
 def as_target(target: Any) -> Target:
-    """Accept a `Target`, a class index or ``[batch]`` of them, or None (the top class)."""
+    """Accept a `Target`, a class index or ``[batch]`` of them, None (the top class), a function."""
     if not isinstance(target, Target):
-        target = exp_logit(target)
+        target = custom(cast(Any, target)) if callable(target) else exp_logit(target)
     if target.class_index is None:
         return target
-    index = target.class_index
-    kind = index.dtype if hasattr(index, "dtype") else np.asarray(index).dtype
-    if not jnp.issubdtype(kind, jnp.integer):
-        fail("target", needs="integer class indices", got=repr(index), remedy="Pass an int.")
-    return target._replace(class_index=jnp.asarray(index, jnp.int32))
+    index = as_array(target.class_index, "target", "integer class indices")
+    if not jnp.issubdtype(index.dtype, jnp.integer):
+        got = repr(target.class_index)
+        fail("target", needs="integer class indices", got=got, remedy="Pass an int.")
+    values = known(index)
+    if values is not None and (values != values.astype(np.int32)).any():
+        got = repr(target.class_index)
+        fail("target", needs="class indices below 2^31", got=got, remedy="Pass an int.")
+    narrow = index if values is None else values
+    return target._replace(class_index=as_array(narrow.astype(np.int32), "target"))
 
 
 def check_class(target: Target, classes: int) -> None:
@@ -172,31 +221,43 @@ def check_class(target: Target, classes: int) -> None:
 
     Where it is traced it gives NaN (`_score`), and ``diagnostics.finite`` is False.
     """
-    index = target.class_index
-    if index is None or target.form.scores in (ANY, EMBEDDING) or isinstance(index, Tracer):
+    index = None if target.class_index is None else known(target.class_index)
+    if index is None or target.form.scores in (ANY, EMBEDDING):
         return
-    known = np.atleast_1d(np.asarray(index))
-    wrong = known[(known < 0) | (known >= classes)]
+    wrong = index[(index < 0) | (index >= classes)]
     if wrong.size:
         fail(
             "target",
             needs=f"a class index from 0 to {classes - 1}",
             got=int(wrong[0]),
-            remedy=f"The network scores {classes} classes.",
+            remedy=f"The network scores {classes} classes."
+            if classes > 1
+            else "The network has one score: class 0 explains it, and "
+            "jaxcam.targets.exp_logit(0, negative=True) the other side of it.",
         )
 
 
 def _score(scores: Array, aim: Aim) -> Array:
-    # Out of range must not clamp to another class, as indexing would.
-    return scores.at[..., aim.class_index].get(mode="fill", fill_value=jnp.nan)
+    return _of_class(scores.at[..., aim.class_index].get(mode="clip"), scores, aim)
+
+
+def _negated_score(scores: Array, aim: Aim) -> Array:
+    return -_score(scores, aim)
+
+
+def _of_class(u: Array, scores: Array, aim: Aim) -> Array:
+    """Give NaN for a class that is none: clipped or wrapped it would be another one."""
+    known = (aim.class_index >= 0) & (aim.class_index < scores.shape[-1])
+    return u * jnp.where(known, 1, jnp.nan).astype(u.dtype)  # by a factor: its derivatives too
 
 
 def _log_probability(scores: Array, aim: Aim) -> Array:
-    return -jax.nn.logsumexp(scores - _score(scores, aim))
+    return _score(log_probabilities(scores, (scores.ndim - 1,)), aim)
 
 
 def _summed_score(scores: Array, aim: Aim) -> Array:
-    return jnp.where(jnp.asarray(aim.about), _score(scores, aim), 0).sum()
+    there = jnp.where(jnp.asarray(aim.about), _score(scores, aim), 0)
+    return _of_class(there.sum(), scores, aim)  # also where the region is empty
 
 
 def _mean_score(scores: Array, aim: Aim) -> Array:

@@ -8,16 +8,18 @@ Conventions, stated once. Inputs are ``x: [batch, *spatial, channel]`` and activ
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import jax
 from jax import Array
-from jax.extend import core
 from jax.sharding import Mesh
 
+from jaxcam import summaries
+
 LogScore = Callable[[Array], Array]
-ChunkSize = int | Literal["auto"]
 """One example's scalar ``u`` as a function of its activations ``a: [*spatial, k]``."""
+ChunkSize = int | Literal["auto"]
+"""How much is in flight at once; ``auto``: as much as is fast, and fits the device."""
 
 
 class Split(NamedTuple):
@@ -27,7 +29,9 @@ class Split(NamedTuple):
     whole network with the layer's output replaced by ``a``, so that paths around the layer
     (residual connections) are right. Both are `jax.tree_util.Partial`, or any callables: weights
     held by a ``Partial`` are leaves of the split, and new weights of the same shape reuse the
-    compiled program; weights closed over by a plain function are constants of it.
+    compiled program; weights closed over by a plain function are constants of it. Functions that
+    are made anew compile anew, at every call: in a loop, make them once, and hold what changes by
+    a ``Partial``. Programs are kept for the 128 networks used last; `jax.clear_caches` frees all.
     """
 
     features: Callable[[Array], Array]
@@ -107,96 +111,21 @@ class Spread(NamedTuple):
     elements: str | None = None
 
 
-class Traced(NamedTuple):
-    """A score ``(a, *context) -> (u, more)``, traced once; see `jaxcam.derivatives.traced`.
-
-    closed: its jaxpr, ``(a, *context) -> [u, *more]``. more: the structure of what the forward pass
-    gives beside ``u``. arguments: shapes and dtypes of ``a`` and the context. chunk_size: how many
-    elements may be differentiated at once. axis: of a mesh, over whose devices the elements are
-    spread. known: what was found out about it so far.
-    """
-
-    closed: Any
-    more: Any
-    arguments: tuple[jax.ShapeDtypeStruct, ...]
-    chunk_size: int | None
-    axis: str | None
-    known: dict[Any, Any]
-
-    @property
-    def a(self) -> jax.ShapeDtypeStruct:
-        """The shape and dtype of the activations."""
-        return self.arguments[0]
-
-    def __call__(self, *arguments: Any) -> tuple[Array, Any]:
-        """Give ``u`` and what comes with it."""
-        u, *more = core.jaxpr_as_fun(self.closed)(*arguments)
-        return u, jax.tree.unflatten(self.more, more)
-
-    def once(self, find: Callable[["Traced"], Any]) -> Any:
-        """Find something out about the score, or look up what was found before."""
-        if find not in self.known:
-            self.known[find] = find(self)
-        return self.known[find]
-
-
-class Proof(NamedTuple):
-    """Whether an engine applies to a score, and the reason in words, either way.
-
-    form: the special case of the engine that was proved, if it tells them apart by name.
-    """
-
-    applies: bool
-    words: str
-    form: str = ""
-
-
-class Prover(Protocol):
-    """``prove(traced, name)``: does the engine apply, in the form that is asked for by name?"""
-
-    def __call__(self, traced: Traced, name: str, /) -> Proof: ...
-
-
-class Deriver(Protocol):
-    """``derive(traced, a, *context)``: the derivatives along every element of ``a``.
-
-    ``more`` comes along from the forward pass that an engine makes in any case.
-    """
-
-    def __call__(self, traced: Traced, /, *arguments: Array) -> tuple[LogDerivatives, Any]: ...
-
-
-class Engine(NamedTuple):
-    """One way to get the derivatives of ``u`` for every element of ``a``.
-
-    ``exact``: its result is the derivative, not an assumption about it. ``single``: one gradient
-    is all it computes, so that many inputs can share a chunk. ``forms``: special cases that have
-    names of their own. ``scaled``: whether sample weights ``e^u`` go with it (``power`` drops
-    them).
-    """
-
-    name: str
-    exact: bool
-    prove: Prover
-    derive: Deriver
-    single: bool = False
-    forms: tuple[str, ...] = ()
-    scaled: bool = True
-
-
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Report:
     """What was decided while tracing, in words. Static: it leaves ``jit`` as it is.
 
-    ``noisy``: whether noisy samples were taken; without smoothing, and where noise is proved not to
-    matter, they are not.
+    ``averaged``: whether derivatives were averaged over points; without a wrapper (`jaxcam.smooth`,
+    `jaxcam.integrate`), and where the points are proved not to matter, they are not. ``rule``: by
+    which nodes a path was integrated.
     """
 
     engine: str
     exact: bool
     proof: str
-    noisy: bool = False
+    averaged: bool = False
+    rule: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -217,11 +146,19 @@ class Poles(NamedTuple):
 class Diagnostics(NamedTuple):
     """What a reader needs to judge a map. ``None`` where nothing was computed to report.
 
-    ``num_samples`` is how many noisy samples each image took; ``effective_samples`` is
-    (sum w)^2 / sum w^2; ``top_class_kept`` the share of noisy samples whose top class is the clean
-    image's; ``standard_error`` that of ``map``, per pixel, and ``relative_error`` its largest value
-    as a share of the map's largest; ``finite`` and ``blank`` say of each image whether its map is
-    free of NaN and infinity, and whether it is all zero.
+    ``num_samples`` is how many points, noisy samples or nodes, each image took;
+    ``effective_samples`` is (sum w)^2 / sum w^2; ``top_class_kept`` the share of noisy samples
+    whose top class is the clean image's; ``standard_error`` that of ``map``, per pixel, and
+    ``relative_error`` its largest value as a share of the map's largest; ``finite`` and ``blank``
+    say of each image whether its map is free of NaN and infinity, and whether it is all zero;
+    ``seen`` holds the reasons, flags of `jaxcam.pipeline.blank.Seen`. ``doubtful``: the layer moves
+    the score so little, or its derivatives cancel so far, that the map may be rounding alone.
+    `jaxcam.cam` then takes a second look, and leaves it True only where it is, with a map set to
+    zero; inside your own ``jit`` it cannot.
+
+    Of a map on a path from a baseline B: ``total``, what the score gains on it,
+    ``u(A) - u(B)``; ``completeness``, the share of it that the signed map of the whole layer sums
+    to; and ``gap``, how far that is from one.
     """
 
     report: Report
@@ -233,6 +170,15 @@ class Diagnostics(NamedTuple):
     relative_error: Array | None
     finite: Array
     blank: Array
+    seen: Array | None = None
+    doubtful: Array | None = None
+    total: Array | None = None
+    completeness: Array | None = None
+    gap: Array | None = None
+
+    def __repr__(self) -> str:
+        """Summarise them in a few lines; the arrays are in the fields."""
+        return summaries.of_diagnostics(self)
 
 
 class CAM(NamedTuple):
@@ -240,58 +186,23 @@ class CAM(NamedTuple):
 
     map: ``[batch, *spatial]`` at the layer's resolution, ``ReLU(signed)``, not normalised.
     signed: the same before the ReLU, ``sum_k w_k A^k``.
-    weights: ``w_k: [batch, k]``, or ``[batch, *spatial, k]`` for methods that weigh each element.
+    weights: ``w_k: [batch, k]``, or ``[batch, *spatial, k]`` for methods that weigh each element;
+    None for methods that weigh positions.
     scores: ``[batch, classes]`` (or what else the network gives) of the clean input. target:
     ``[batch]``, the explained class; -1 where no class is.
     """
 
     map: Array
     signed: Array
-    weights: Array
+    weights: Any
     scores: Array
     target: Array
     diagnostics: Diagnostics
 
+    def __repr__(self) -> str:
+        """Summarise it in about ten lines; the arrays are in the fields."""
+        return summaries.of_result(self)
 
-class Weighting(Protocol):
-    """``weigh(derivatives, a, scale)`` of one example: weights that broadcast to ``a``, and poles.
-
-    The derivatives come with ``a`` measured in units of ``1 / scale`` (`bell.bell`): the k-th is
-    divided by ``scale^k``. ``a`` and the returned weights are in the network's own units. For a
-    `Method` of ``u`` the scale is one.
-    """
-
-    def __call__(
-        self, derivatives: Derivatives, a: Array, scale: Array, /
-    ) -> tuple[Array, Poles | None]: ...
-
-
-class Smoothing(NamedTuple):
-    """How a method is averaged over noise; see `jaxcam.smooth`.
-
-    ``num_samples``: where a tolerance decides (``adaptive``), the most there may be. ``temper``:
-    the ``t`` of the sample weights ``e^{t u}``. ``noisy``: which of several inputs gets the noise.
-    """
-
-    num_samples: int
-    noise_level: Any
-    temper: Any
-    scheme: str = "independent"
-    tolerance: Any = None
-    adaptive: bool = False
-    noisy: int | str | None = None
-
-
-class Method(NamedTuple):
-    """A CAM method: how derivatives become weights.
-
-    ``order`` is the highest one that it needs. ``scalar``: whose derivatives `weigh` is given,
-    those of the target's ``Y``, or those of the log-score ``u`` whatever ``Y`` is. A method of
-    ``u`` has no alpha, and nothing to divide by where ``u2 = u3 = 0``.
-    """
-
-    name: str
-    order: int
-    weigh: Weighting
-    smoothing: Smoothing | None = None
-    scalar: Literal["Y", "u"] = "Y"
+    def _repr_html_(self) -> str:
+        """Show the maps in a notebook."""
+        return summaries.html_of(self)

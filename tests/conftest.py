@@ -1,5 +1,7 @@
 """Settings of the tests alone: no promotion of dtypes or ranks, and helpers to import."""
 
+import itertools
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +11,19 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# The command line would keep its programs in the user's cache; so would the processes of tests.
+jax.config.update("jax_enable_compilation_cache", False)
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+
+# Compiled programs stay in memory: thousands of them took five gigabytes of each process.
+EVERY = 400
+_ended = itertools.count(1)
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Free what was compiled, every so many tests."""
+    if next(_ended) % EVERY == 0:
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)

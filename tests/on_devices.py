@@ -100,6 +100,19 @@ def apart(ours, truth):
     return found
 
 
+def users_own(split, x, key):
+    """Explain in the user's own `jax.shard_map`, and images that lie on explicit axes."""
+    explicit, rows = jax.make_mesh((IMAGES,), ("d",)), jax.P("d")
+    auto = jax.make_mesh((IMAGES,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def one(x):
+        return jaxcam.smooth_grad_cam_pp(split, x, key=key)
+
+    each = jax.shard_map(one, mesh=auto, in_specs=rows, out_specs=rows)
+    placed = jax.device_put(x, jax.NamedSharding(explicit, rows))
+    return {"own_shard_map": jax.jit(each)(x), "explicit_images": one(placed)}
+
+
 def main():
     """Compare every way with one device."""
     warnings.simplefilter("ignore")
@@ -122,6 +135,7 @@ def main():
         return jaxcam.smooth_grad_cam_pp(split, x, key=key, spread=spread)
 
     result["inside_jit/samples"] = apart(inside(split, x), truth)
+    result |= {name: apart(ours, truth) for name, ours in users_own(split, x, key).items()}
     dense, inputs = dense_network(), {
         "image": jax.random.uniform(jax.random.key(2), (IMAGES, IMAGES, 5, 2)),
         "gain": 1 + jnp.arange(IMAGES, dtype=jnp.float32),

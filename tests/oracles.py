@@ -14,13 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# The oracle is compiled as it is written, one operation at a time: fused operations round
-# differently, and they are what the engines are tested under.
-PLAIN = {
-    "xla_backend_optimization_level": 0,
-    "xla_disable_hlo_passes": "fusion",
-    "xla_cpu_experimental_ynn_fusion_type": "",
-}
+# The oracle is compiled without what makes programs fast, and without the fusions of XLA:CPU that
+# have given wrong third derivatives: the engines are tested under all of them.
+PLAIN = {"xla_backend_optimization_level": 0, "xla_cpu_experimental_ynn_fusion_type": ""}
 
 Triple = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -233,3 +229,47 @@ def smooth_grad_cam_pp(
         clean = np.asarray(features(jnp.asarray(x, jnp.float64)))
     explained = grad_cam_pp(*means, clean, numerator=numerator, poles=poles)
     return explained._replace(means=means, effective_samples=effective)
+
+
+def gradient(u: Callable, a: np.ndarray) -> np.ndarray:
+    """``du / da_i``, in float64."""
+    with jax.enable_x64(True):
+        return np.asarray(jax.grad(u)(jnp.asarray(a, jnp.float64)))
+
+
+def hires_cam(u: Callable, a: np.ndarray) -> np.ndarray:
+    """``sum_k u1 A``, before the ReLU."""
+    return (gradient(u, a) * a).sum(axis=-1)
+
+
+def layer_cam(d1: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """``sum_k ReLU(D1) A``, before the ReLU."""
+    return (np.maximum(d1, 0) * a).sum(axis=-1)
+
+
+def sensitivity_map(u: Callable, a: np.ndarray) -> np.ndarray:
+    """``max_k |u1|``, one position at a time."""
+    g, out = gradient(u, a), np.zeros(a.shape[:-1])
+    for ij in np.ndindex(out.shape):
+        out[ij] = max(abs(g[(*ij, k)]) for k in range(a.shape[-1]))
+    return out
+
+
+def recipro_cam(scores: Callable, index: int, a: np.ndarray) -> np.ndarray:
+    """The class's probability with one position's activations alone, position by position."""
+    out = np.zeros(a.shape[:-1])
+    with jax.enable_x64(True):
+        for ij in np.ndindex(out.shape):
+            alone = np.zeros(a.shape)
+            alone[ij] = a[ij]
+            exponentials = np.exp(np.asarray(scores(jnp.asarray(alone))))
+            out[ij] = exponentials[index] / exponentials.sum()
+    return out
+
+
+def integrated(
+    u: Callable, a: np.ndarray, start: np.ndarray, nodes: Sequence[tuple[float, float]]
+) -> np.ndarray:
+    """``sum_k (A - B) sum_n w_n u1(B + t_n (A - B))``, one node ``(t, w)`` after the other."""
+    way = a - start
+    return sum(w * (gradient(u, start + t * way) * way).sum(axis=-1) for t, w in nodes)

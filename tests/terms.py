@@ -1,8 +1,8 @@
 """Tangents for tests: drawn at random, and the dense array that each stands for.
 
-The reference writes a term out number by number, from its definition alone: a window begins at
-``step . coordinates + low``, what lies beyond the ends of an axis counts for nothing, and the
-pattern is multiplied in.
+The reference writes a term out number by number, from its definition alone: a window begins where
+its tables say, what lies beyond the ends of an axis counts for nothing, and the pattern is
+multiplied in.
 """
 
 import itertools
@@ -13,7 +13,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxcam.derivatives.tangents import SAME, Axis, Element, Term, cleaned, whole
+from jaxcam.derivatives.tangents.axes import SAME, Element, whole, window
+from jaxcam.derivatives.tangents.terms import Term, cleaned
 
 EXTENTS = (3, 2)  # of the layer; one of its elements is differentiated along
 ELEMENTS = list(itertools.product(*map(range, EXTENTS)))
@@ -21,6 +22,12 @@ ELEMENTS = list(itertools.product(*map(range, EXTENTS)))
 
 def element_at(coordinates):
     return Element(tuple(jnp.asarray(c, jnp.int32) for c in coordinates), EXTENTS, {})
+
+
+def first_place(axis, coordinates):
+    """Give where a window begins; None where the term is zero."""
+    moves = [table[c] for table, c in zip(axis.moves, coordinates, strict=True) if table]
+    return None if None in moves else axis.low + sum(moves)
 
 
 def written_out(term, coordinates):
@@ -32,25 +39,38 @@ def written_out(term, coordinates):
     for place in np.ndindex(term.shape):
         index = []
         for p, axis in zip(place, term.axes, strict=True):
-            first = sum(s * c for s, c in zip(axis.step, coordinates, strict=False)) + axis.low
-            index.append({"all": p, "same": 0, "window": p - first}[axis.kind])
+            first = first_place(axis, coordinates) if axis.kind == "window" else 0
+            beyond = -1 if first is None else p - first
+            index.append({"all": p, "same": 0, "window": beyond}[axis.kind])
         if all(0 <= i < n for i, n in zip(index, values.shape, strict=True)):
             out[place] = values[tuple(index)] * pattern[place]
     return out
 
 
+def line(step):
+    """Give the tables of a window that moves by so many places with each coordinate."""
+    pairs = zip(step, EXTENTS, strict=True)
+    return [range(0, s * n, s) if s else () for s, n in pairs]
+
+
+def table(size):
+    """Draw a table of any numbers, with gaps, or none."""
+    entries = st.one_of(st.none(), st.integers(-3, 4))
+    return st.one_of(st.just(()), st.lists(entries, min_size=size, max_size=size))
+
+
+TABLES = st.one_of(
+    st.sampled_from([(1, 0), (0, 1), (2, 1), (-1, 0), (0, 0)]).map(line),
+    st.tuples(*map(table, EXTENTS)),
+)
 KINDS = st.one_of(
     st.just("all"),
     st.just("same"),
     st.builds(
-        Axis,
-        st.just("window"),
-        st.integers(1, 4),
-        st.sampled_from([(1, 0), (0, 1), (2, 1), (-1, 0), (0, 0)]),
-        st.integers(-3, 4),
-        st.just(False),
+        lambda size, tables, low: window(size, tables, low, clean=False),
+        st.integers(1, 4), TABLES, st.integers(-3, 4),
     ),
-)
+)  # fmt: skip
 SHAPES = st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)
 
 
@@ -69,10 +89,12 @@ def terms(draw, shape):
     return Term(values, tuple(axes), shape, pattern)
 
 
-def on_device(term):
-    """Turn numbers into arrays."""
+def on_device(term, coordinates):
+    """Turn numbers into arrays; zeros where an axis says that there is nothing."""
     pattern = None if term.pattern is None else jnp.asarray(term.pattern)
-    return term._replace(values=jnp.asarray(term.values), pattern=pattern)
+    windows = [axis for axis in term.axes if axis.kind == "window"]
+    there = all(first_place(axis, coordinates) is not None for axis in windows)
+    return term._replace(values=jnp.asarray(term.values * there), pattern=pattern)
 
 
 PAIRS = SHAPES.flatmap(lambda shape: st.tuples(terms(shape), terms(shape), terms(shape)))
@@ -85,8 +107,8 @@ def each_element(test):
     @given(PAIRS)
     def every(drawn):
         with jax.enable_x64(True):
-            s, t, r = map(on_device, drawn)
             for number, coordinates in enumerate(ELEMENTS):
+                s, t, r = (on_device(term, coordinates) for term in drawn)
                 where = element_at(coordinates)
                 first = cleaned(s, range(len(s.shape)), where) if number % 2 else s
                 test(first, t, r, coordinates)
@@ -103,6 +125,6 @@ def assert_same(term, coordinates, expected):
     for i, (axis, full) in enumerate(zip(term.axes, term.shape, strict=True)):
         if axis.kind != "window" or not axis.clean:
             continue
-        first = sum(s * c for s, c in zip(axis.step, coordinates, strict=True)) + axis.low
-        beyond = [k for k in range(axis.size) if not 0 <= first + k < full]
+        first = first_place(axis, coordinates)
+        beyond = [k for k in range(axis.size) if first is None or not 0 <= first + k < full]
         assert not np.take(np.asarray(term.values), beyond, i).any()

@@ -6,7 +6,7 @@ import numpy as np
 import oracles
 import pytest
 
-from jaxcam.alphas import alphas, pole_shares
+from jaxcam.methods.alphas import alphas, pole_shares
 from jaxcam.types import Derivatives
 
 

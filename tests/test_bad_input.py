@@ -14,6 +14,7 @@ from jaxcam.errors import JaxcamError, JaxcamWarning, NotProved
 from jaxcam.methods import grad_cam, grad_cam_pp
 
 KEY = jax.random.key(0)
+WORDS = np.arange(3, dtype=np.uint32)  # of no generator
 X = images()
 
 
@@ -25,11 +26,17 @@ def explain(split=None, x=X, target=1, **options):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: explain(x=(X * 255).astype(np.uint8)), ["floating", "uint8", "astype"]),
+        (lambda: explain(x=(X * 255).astype(np.uint8)), ["floating", "uint8", "without noise"]),
+        (lambda: jaxcam.cam(relu(), X.astype(complex), grad_cam()), ["real input", "channels"]),
+        (lambda: jaxcam.cam(relu(), [X[0]] * 2, grad_cam()), ["2 inputs", "np.stack(x)"]),
+        (lambda: explain(key=7), ["key", "got 7", "jax.random.key(7)"]),
+        (lambda: explain(key=np.random.default_rng(0)), ["a JAX random key", "Generator"]),
+        (lambda: explain(key=jax.random.split(KEY, 3)), ["one for each of 1", "(3,)"]),
+        (lambda: explain(key=WORDS), ["a JAX random key", "(3,)", "jax.random.key(0)"]),
         (lambda: explain(x=np.where(X[0, 0, 0, 0] == X, np.nan, X)), ["finite input", "NaN"]),
         (lambda: explain(x=np.where(X[0, 0, 0, 0] == X, np.inf, X)), ["finite input", "infinity"]),
         (lambda: explain(x=X[0, 0]), ["[batch, *spatial, channel]", "(4, 2)", "batch axis"]),
-        (lambda: explain(x=X[0]), ["[batch, *spatial, channel]", "(5, 4, 2)"]),
+        (lambda: explain(x=X[0]), ["(5, 4, 2)", "The batch axis comes first, x[None]"]),
         (lambda: explain(x=X[:0]), ["[batch, *spatial, channel]", "(0, 5, 4, 2)"]),
         (lambda: explain(target=5), ["target", "from 0 to 4", "got 5"]),
         (lambda: explain(target=-1), ["target", "from 0 to 4", "got -1"]),
@@ -95,7 +102,7 @@ def test_an_engine_that_does_not_apply_is_refused_with_the_operation():
 
 
 def test_a_network_that_does_not_run_on_the_input():
-    with pytest.raises(JaxcamError, match=r"\(1, 5, 4, 3\).*Check the rank and size"):
+    with pytest.raises(JaxcamError, match=r"\(1, 5, 4, 3\).*Check the rank and size.*batch axis"):
         explain(x=np.ones((1, 5, 4, 3), np.float32))
 
 
@@ -106,8 +113,11 @@ def test_scores_and_layers_of_the_wrong_shape():
     scalar = jaxcam.Split(relu().features, lambda a, x: a.mean((1, 2, 3)))
     with pytest.raises(JaxcamError, match=r"scores\(a, x\).*\[batch, classes\]"):
         explain(scalar)
+    counted = jaxcam.Split(relu().features, lambda a, x: (a > 0).sum((1, 2)))
+    with pytest.raises(JaxcamError, match=r"scores\(a, x\): needs floating scores.*int32\[1,4\]"):
+        explain(counted)
     several = jaxcam.Split(lambda x: (x, x), lambda a, x: a[0].mean((1, 2)))
-    with pytest.raises(JaxcamError, match=r"features\(x\).*one array.*tuple"):
+    with pytest.raises(JaxcamError, match=r"features\(x\).*one array.*tuple\(float32\["):
         explain(several)
 
 

@@ -8,12 +8,14 @@ import numpy as np
 import oracles
 import peers
 import pytest
+import rows
 from networks import CLASSES, affine, images, relu, smooth, weights
 
 import jaxcam
-from jaxcam import average, noise, targets
+from jaxcam import targets
 from jaxcam.errors import JaxcamWarning
 from jaxcam.methods import grad_cam, grad_cam_pp
+from jaxcam.pipeline import average, noise
 
 KEY = jax.random.key(3)
 TIGHT = 1e-9  # float64
@@ -48,10 +50,17 @@ def truth(request):
         return request.param, split, x, explained
 
 
-@pytest.mark.parametrize("sample_weights", TEMPERS)
-@pytest.mark.parametrize(("numerator", "poles"), [("d2", "raw"), ("d2", "bounded"), ("d1", "raw")])
-def test_smoothed_map_is_the_oracles(truth, numerator, poles, sample_weights):
+WAYS = {
+    f"{numerator}-{poles}-{how}": (numerator, poles, how)
+    for numerator, poles in (("d2", "raw"), ("d2", "bounded"), ("d1", "raw"))
+    for how in TEMPERS
+}
+
+
+@rows.table("way", WAYS, ("d2-raw-exact", "d2-bounded-uniform", "d1-raw-0.4"))
+def test_smoothed_map_is_the_oracles(truth, way):
     kind, split, x, explained = truth
+    numerator, poles, sample_weights = way
     means, effective = explained[sample_weights]
     with jax.enable_x64(True):
         clean = np.asarray(split.features(jnp.asarray(x)))[1]
@@ -119,7 +128,7 @@ def test_grad_cam_is_the_oracles():
 # Limits.
 
 
-@pytest.mark.parametrize("network", [smooth, relu])
+@pytest.mark.parametrize("network", [pytest.param(smooth, marks=pytest.mark.slow), relu])
 def test_one_noiseless_sample_is_grad_cam_pp(network):
     plain = jaxcam.cam(network(), images(), grad_cam_pp(), 1)
     limit = jaxcam.smooth_grad_cam_pp(
@@ -137,7 +146,7 @@ def test_affine_tail_ignores_noise_and_takes_no_noisy_pass():
     assert all((c.map == calls[0].map).all() for c in calls)
     report = calls[0].diagnostics.report
     assert report.engine == "affine"
-    assert not report.noisy
+    assert not report.averaged
     assert any("noise cannot change this map" in note for note in report.notes)
     assert any("alpha is constant over positions" in note for note in report.notes)
     assert calls[0].diagnostics.effective_samples is None
@@ -147,7 +156,7 @@ def test_noise_is_not_skipped_when_the_gradient_depends_on_the_input_alone():
     """The gradient is constant in A, yet a gate computed from x makes the noise matter."""
     gated = jaxcam.Split(relu().features, lambda a, x: (a * x[..., :1]).mean((1, 2)))
     result = jaxcam.smooth_grad_cam_pp(gated, images(), 1, key=KEY, num_samples=3)
-    assert result.diagnostics.report.noisy
+    assert result.diagnostics.report.averaged
     assert not any("noise cannot" in note for note in result.diagnostics.report.notes)
 
 
@@ -194,7 +203,7 @@ def test_channels_permute_with_their_weights():
     assert relative(permuted.map, plain.map) < LOOSE
 
 
-@pytest.mark.parametrize("network", [smooth, relu])
+@pytest.mark.parametrize("network", [pytest.param(smooth, marks=pytest.mark.slow), relu])
 def test_a_batch_gives_each_image_what_it_gets_alone(network):
     x, classes = images(3), np.array([1, 0, 4])
     together = jaxcam.smooth_grad_cam_pp(network(), x, classes, key=KEY, num_samples=5)

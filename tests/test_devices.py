@@ -17,7 +17,8 @@ CASES = (
     "antithetic/auto_mesh", "directional/elements", "directional/batch",
     "power/batch_and_samples", "classes_and_neurons/batch",
     "classes_and_neurons/batch_and_samples", "tolerance/batch_and_samples", "committed/samples",
-    "inside_jit/samples", "region_for_all", "region_for_each", "region_on_top",
+    "inside_jit/samples", "own_shard_map", "explicit_images", "region_for_all", "region_for_each",
+    "region_on_top",
 )  # fmt: skip
 
 
@@ -32,6 +33,7 @@ def measured():
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("devices")  # one process measures them all
 @pytest.mark.parametrize("case", CASES)
 def test_eight_devices_give_what_one_gives(measured, case):
     found = measured[case]
@@ -42,6 +44,7 @@ def test_eight_devices_give_what_one_gives(measured, case):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("devices")
 def test_a_method_without_noise(measured):
     assert measured["not_smoothed/batch"]["map"] < 1e-6
     assert measured["devices_used"] == 2

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax import nnx
+from networks import normal
 
 import jaxcam
 from jaxcam.errors import JaxcamError
 
 KEY = jax.random.key(3)
 QUICK = {"key": KEY, "num_samples": 4, "engine": "power"}  # what is tested is the inputs
-IMAGE = np.asarray(jax.random.normal(jax.random.key(0), (3, 8, 8, 2)))
-DEPTH = np.asarray(jax.random.normal(jax.random.key(1), (3, 8, 8, 1)))
+IMAGE = normal((3, 8, 8, 2))
+DEPTH = normal((3, 8, 8, 1), seed=1)
 WORD = np.array([0, 1, 1])
 
 
@@ -145,12 +146,53 @@ def test_progress_removal_half_precision_and_devices_take_them(split):
     (FORMS[1], "deep", "noisy= of 'image', 'depth', .* got 'deep'"),
     (IMAGE, 0, "no noisy= where x is one array"),
     ((IMAGE, DEPTH[:2], WORD), 0, r"inputs of one batch; got 0: \(3, 8, 8, 2\), 1: \(2, 8"),
-    ((IMAGE, DEPTH, None), 0, r"x\[2\]: needs an array \[batch, ...\]; got object"),
+    ((IMAGE, DEPTH, None), 0, r"x\[2\]: needs an array of numbers; got NoneType of object"),
     ((IMAGE, np.float32(1), WORD), 0, r"x\[1\]: needs an array"),
     ((IMAGE, DEPTH * np.nan, WORD), 0, r"x\[1\]: needs finite input"),
-    ((WORD,), 0, "a floating input among x; got int"),
-    ((), 0, "a floating input among x; got none"),
+    ((WORD,), 0, "floating input, to add noise to; got int"),
+    ((), 0, "needs an input; got none"),
+    (WORD[:, None], None, "floating input, to add noise to; got int.*a method without noise"),
+    (([IMAGE, DEPTH], WORD), 0, r"x\[0\]: needs one array; got a list of several.*side by side"),
 ])  # fmt: skip
 def test_what_is_wrong_is_said(x, noisy, words, split):
     with pytest.raises(JaxcamError, match=words):
         jaxcam.smooth_grad_cam_pp(split[0], x, key=KEY, num_samples=2, noisy=noisy)
+
+
+def test_a_list_is_a_tuple(split):
+    """Also of arrays of one shape, and a list of numbers is an array."""
+    cut, variables = split
+    a = cut.features(FORMS[0])
+    np.testing.assert_array_equal(cut.features(list(FORMS[0])), a)
+    np.testing.assert_array_equal(cut.scores(a, list(FORMS[0])), cut.scores(a, FORMS[0]))
+    assert jaxcam.layers(Two(), list(FORMS[0]), variables=variables)["conv"].shape == a.shape
+    assert jaxcam.last_layer(Two(), list(FORMS[0]), variables=variables) == "last"
+    pair = jaxcam.Split(lambda x: x[0] + x[1], lambda a, x: jnp.tanh(a).mean((1, 2)))
+    method = jaxcam.methods.grad_cam()
+    of_tuple = jaxcam.cam(pair, (IMAGE, -IMAGE[:, ::-1]), method, 0)
+    of_list = jaxcam.cam(pair, [IMAGE, -IMAGE[:, ::-1]], method, 0)
+    np.testing.assert_array_equal(of_list.map, of_tuple.map)
+    numbers = jaxcam.cam(pair, [IMAGE.tolist(), (-IMAGE[:, ::-1])], method, 0)
+    np.testing.assert_array_equal(numbers.map, of_tuple.map)
+
+
+class Words(nn.Module):
+    @nn.compact
+    def __call__(self, ids):
+        x = nn.gelu(nn.Conv(4, (3,), name="conv")(nn.Embed(9, 4, name="embed")(ids)))
+        return nn.Dense(3)(x.mean(1))
+
+
+def test_names_are_explained_where_nothing_is_noisy():
+    ids = np.array([[1, 5, 3, 8], [2, 2, 7, 0]])
+    variables = Words().init(jax.random.key(0), ids)
+    cut = jaxcam.split(Words(), variables=variables)
+    assert jaxcam.last_layer(Words(), ids, variables=variables) == "conv"
+    found = jaxcam.cam(cut, ids, jaxcam.methods.grad_cam(), 1)
+    np.testing.assert_allclose(found.scores, Words().apply(variables, ids), rtol=1e-5)
+    a = cut.features(ids)
+    gradient = jax.grad(lambda a: cut.scores(a, ids)[:, 1].sum())(a)
+    expected = jax.nn.relu((a * gradient.mean(1, keepdims=True)).sum(-1))
+    np.testing.assert_allclose(found.map, expected, rtol=1e-4, atol=1e-7)
+    small = jaxcam.cam(cut, ids.astype(np.uint8), jaxcam.methods.grad_cam(), 1)
+    np.testing.assert_array_equal(small.map, found.map)

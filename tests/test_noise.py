@@ -9,7 +9,7 @@ import oracles
 import pytest
 import scipy.stats
 
-from jaxcam import noise
+from jaxcam.pipeline import noise
 
 KEY = jax.random.key(1)
 SCHEMES = tuple(noise.SCHEMES)
@@ -30,13 +30,12 @@ def eps_of(scheme, size, count, key=KEY):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-def test_all_of_the_normal_distribution_is_drawn(impl, dtype):
+@pytest.mark.parametrize("partitionable", [True, False])
+def test_all_of_the_normal_distribution_is_drawn(partitionable, dtype):
     """At every height, far out too; no number twice but by chance, and no pair that is alike."""
     count = 301 * 997  # odd
-    with jax.enable_x64(dtype == "float64"):
-        key = jax.random.key(7, impl=impl)
-        drawn = np.asarray(noise._normal(key, (301, 997), jnp.dtype(dtype)))
+    with jax.enable_x64(dtype == "float64"), jax.threefry_partitionable(partitionable):
+        drawn = np.asarray(noise._normal(jax.random.key(7), (301, 997), jnp.dtype(dtype)))
     assert drawn.shape == (301, 997)
     assert drawn.dtype == dtype
     ranks = scipy.stats.norm.cdf(np.sort(drawn.ravel().astype(np.float64)))
@@ -66,6 +65,24 @@ def test_deviation_is_the_level_times_the_range():
     assert abs(eps.std() - 1) < 0.04
     assert abs(eps.mean()) < 5 / np.sqrt(eps.size)
     assert abs((eps**4).mean() / eps.var() ** 2 - 3) < 0.3  # normal, not uniform (1.8)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "uint8"])
+def test_deviation_of_a_range_that_its_dtype_cannot_hold(dtype):
+    largest = 255 if dtype == "uint8" else float(jnp.finfo(dtype).max)
+    x = jnp.array([0 if dtype == "uint8" else -largest, largest], dtype)
+    level = jnp.float32(0.15)
+    expected = 0.15 * (float(x[1]) - float(x[0]))
+    if dtype == "bfloat16":  # as large as float32's numbers: nothing wider is at hand
+        x, expected = x / 4, expected / 4
+    assert np.isclose(noise.deviation(x, level), expected, rtol=1e-6)
+
+
+def test_a_sample_that_its_dtype_cannot_hold_is_nan_and_not_infinite():
+    x = jnp.array([[-6.5e4], [6.5e4]], jnp.float16)
+    drawn = draw(x, 0.15, 100)
+    assert np.isnan(drawn).any()
+    assert not np.isinf(drawn).any()
 
 
 def test_samples_and_pixels_are_independent():

@@ -1,6 +1,7 @@
 """What importing costs, and where imports may point."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,15 @@ def test_import_changes_no_setting_of_jax():
     assert python(code).strip() == "True"
 
 
+def name_of(path: Path) -> str:
+    return ".".join(("jaxcam", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
 def imports(path: Path) -> set[str]:
     """Collect the modules that a file imports at its top level or inside functions."""
     found = set()
@@ -55,33 +65,64 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            inside = (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {name if name in MODULES else node.module for name in inside}
     return found
 
 
-SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
+# From what everything stands on to what stands on everything; what is in one room may import from
+# the rooms before it, and from its own.
+ROOMS = (
+    "errors", "summaries", "arrays", "types", "devices", "jaxprs", "targets", "maps", "contracts",
+    "derivatives.reasons", "derivatives.tangents", "derivatives.graph", "derivatives.proof",
+    "derivatives.engines", "derivatives", "split", "pipeline", "methods", "cam", "layer_costs",
+    "metrics", "pictures", "bundled", "zoo", "plot", "figures", "", "sweep", "cli", "__main__",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_one_way(path):
-    place, found = path.relative_to(PACKAGE).as_posix(), imports(path)
-    if not place.startswith(("split/", "bundled/", "zoo/")):
-        assert not {name for name in found if name.split(".")[0] == "flax"}
-    if not place.startswith(("plot.py", "figures/", "cli/")):
-        assert not {name for name in found if name.split(".")[0] == "matplotlib"}
-    core = place.startswith(("split/", "derivatives/", "methods/")) or place in {
-        "types.py", "errors.py", "precision.py", "targets.py", "noise.py", "average.py",
-        "maps.py", "alphas.py", "plan.py", "explain.py", "cam.py", "job.py", "example.py",
-        "samples.py", "smoothing.py", "checks.py", "half.py", "memory.py", "devices.py",
-        "inputs.py", "aims.py", "layer_costs.py",
-    }  # fmt: skip
-    if core:
-        outer = {"jaxcam.cli", "jaxcam.plot", "jaxcam.figures", "jaxcam.bundled", "jaxcam.zoo"}
-        assert not {name for name in found if name.startswith(tuple(outer))}
-    if place in {"types.py", "errors.py", "precision.py", "noise.py"}:
-        assert {n for n in found if n.startswith("jaxcam")} <= {
-            "jaxcam.errors", "jaxcam.errors.fail", "jaxcam.types",
-        }  # fmt: skip
+def room(module: str) -> int:
+    """Say in which room a module is: the longest of the names that it begins with."""
+    parts = module.split(".")[1:]
+    inside = (".".join(parts[:n]) for n in range(len(parts), -1, -1))
+    return ROOMS.index(next(name for name in inside if name in ROOMS and (name or not parts)))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module):
+    found = imports(MODULES[module])
+    roots = {name.split(".")[0] for name in found}
+    where = module.split(".")[1] if "." in module else ""
+    assert "flax" not in roots or where in {"split", "bundled", "zoo"}
+    assert "matplotlib" not in roots or where in {"plot", "figures", "cli"}
+    ours = {name for name in found if name in MODULES and name != "jaxcam"}
+    upwards = {name for name in ours if room(name) > room(module)}
+    assert not upwards, f"{module} imports from rooms above it"
+
+
+def test_no_imports_in_a_circle():
+    left = {
+        name: {n for n in imports(path) if n in MODULES} - {"jaxcam", name}
+        for name, path in MODULES.items()
+    }
+    while free := {name for name, needs in left.items() if not needs & left.keys()}:
+        left = {name: needs for name, needs in left.items() if name not in free}
+    assert not left
+
+
+# Folders that tell what is in them, a line for each room.
+LISTED = (
+    "arrays", "derivatives", "derivatives.engines", "derivatives.graph", "derivatives.tangents",
+    "jaxprs", "jaxprs.logarithms",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", LISTED)
+def test_a_folder_lists_its_rooms_a_line_each(folder):
+    path = MODULES[f"jaxcam.{folder}"]
+    words = ast.get_docstring(ast.parse(path.read_text())) or ""
+    listed = re.findall(r"^- (\w+): ", words, re.MULTILINE)
+    rooms = [inside.stem for inside in path.parent.iterdir() if not inside.stem.startswith("_")]
+    assert sorted(listed) == sorted(rooms)
 
 
 def test_public_names_are_documented_and_sorted():

@@ -8,9 +8,10 @@ import pytest
 from networks import affine, images, relu, smooth
 
 import jaxcam
-from jaxcam import removal, targets
+from jaxcam import targets
 from jaxcam.errors import JaxcamError, NotProved
 from jaxcam.methods import taylor_cam
+from jaxcam.metrics import removal
 
 ALL = 5 * 4 * 4  # elements of the networks' layer
 

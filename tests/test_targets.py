@@ -4,10 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import normal
 
 import jaxcam
-from jaxcam import aims, noise, targets
+from jaxcam import targets
 from jaxcam.errors import JaxcamError
+from jaxcam.pipeline import aim as aims
+from jaxcam.pipeline import noise
 from jaxcam.targets import Aim
 
 SCORES = jnp.array([1.0, -2.0, 0.5])
@@ -26,14 +29,88 @@ def test_values():
 
 
 @pytest.mark.parametrize("gap", [0.0, 10.0, 40.0, 80.0])
-def test_softmax_keeps_its_derivatives_where_log_softmax_loses_them(gap):
-    """Along a competing logit u1 = -p, u2 = -p(1-p), u3 = -p(1-p)(1-2p), p = 1/(1+e^gap)."""
-    scores = jnp.array([gap, 0.0], jnp.float32)
-    u = lambda t: value(targets.softmax(), 0, scores.at[1].add(t))  # noqa: E731
-    found = [d(0.0) for d in (jax.grad(u), jax.grad(jax.grad(u)), jax.grad(jax.grad(jax.grad(u))))]
+@pytest.mark.parametrize("masked", [False, True])
+def test_softmax_keeps_its_derivatives_where_log_softmax_loses_them(gap, masked):
+    """Along the lower of two logits, with ``p = 1 / (1 + e^gap)`` its probability."""
+    scores = jnp.array([gap, 0.0, -jnp.inf][: 3 if masked else 2], jnp.float32)
     p = 1 / (1 + np.exp(np.float64(gap)))
-    truth = [-p, -p * (1 - p), -p * (1 - p) * (1 - 2 * p)]
-    assert np.allclose(found, truth, rtol=1e-5, atol=1e-6 if gap == 0 else 0)
+    bends = [-p * (1 - p), -p * (1 - p) * (1 - 2 * p)]
+    for index, slope in ((0, -p), (1, 1 - p)):
+        found, gradient = slopes_of_softmax(scores, index)
+        assert np.allclose(found, [slope, *bends], rtol=1e-5, atol=1e-6 if gap == 0 else 0)
+        assert np.isfinite(gradient).all()
+
+
+@jax.jit
+def slopes_of_softmax(scores, index):
+    u = lambda s: value(targets.softmax(), index, s)  # noqa: E731
+    first = jax.grad(lambda t: u(scores.at[1].add(t)))
+    second = jax.grad(first)
+    return [d(0.0) for d in (first, second, jax.grad(second))], jax.grad(u)(scores)
+
+
+def test_a_class_that_is_masked_out_has_no_probability():
+    scores = jnp.array([1.0, -jnp.inf, 0.5])
+    assert value(targets.softmax(), 1, scores) == -np.inf
+    assert np.isnan(value(targets.softmax(), 0, jnp.array([jnp.inf, 0.0])))
+
+
+def test_half_precision_scores_are_compared_in_single_precision():
+    scores = jnp.array([20.0, 0.125, -3.0], jnp.bfloat16)
+    found = value(targets.softmax(), 0, scores)
+    assert np.isclose(found, -np.log1p(np.exp([-19.875, -23]).sum()), rtol=1e-5)
+
+
+# A sure network behind global pooling, in float32 against the closed form in float64.
+
+HEAD = np.array([[1.0, -0.5, 0.25], [0.5, 1.0, -1.0]])
+SURE = np.random.default_rng(3).uniform(0.25, 1, (1, 3, 3, 2)).astype(np.float32)
+
+
+def logits_of(gain, mask, a, x):
+    return jnp.where(mask, -jnp.inf, gain * (a.mean((1, 2)) @ jnp.asarray(HEAD, a.dtype)))
+
+
+def log_softmax_of(gain, mask, a, x):
+    return jnp.log(jax.nn.softmax(logits_of(gain, mask, a, x)))
+
+
+def sure_split(scores, gain, mask):
+    held = jax.tree_util.Partial(scores, jnp.float32(gain), jnp.asarray(mask)[None])
+    return jaxcam.Split(jax.tree_util.Partial(jnp.asarray), held)
+
+
+def sure_derivatives(gain, mask, index):
+    """``u1, u2, u3`` of ``log p_c``, the same at all positions: cumulants of what competes."""
+    wide = SURE[0].astype(np.float64)
+    slopes = gain * HEAD / wide[..., 0].size
+    scores = np.where(mask, -np.inf, gain * wide.mean((0, 1)) @ HEAD)
+    p = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+    from_class = slopes - slopes[:, index, None]  # of the class itself zero: nothing cancels
+    mean = from_class @ p
+    apart = from_class - mean[:, None]
+    return p, (-mean, -(apart**2) @ p, -(apart**3) @ p)
+
+
+def taylor_map(u1, u2, u3):
+    a = SURE[0].astype(np.float64)
+    return (u1 * a - u2 * a**2 / 2 + u3 * a**3 / 6).sum(-1)
+
+
+@pytest.mark.filterwarnings("ignore:.*blank")
+@pytest.mark.parametrize("masked", [False, True])
+def test_maps_of_sure_predictions_have_their_digits(masked):
+    mask, method = np.array([False, False, masked]), jaxcam.methods.taylor_cam()
+    low, high = np.sort(np.where(mask, -np.inf, SURE[0].mean((0, 1), np.float64) @ HEAD))[-2:]
+    for margin in (0.7, 30.0, 68.0):  # 1 - p down to 1e-30
+        gain = float(np.float32(margin / (high - low)))
+        p, _ = sure_derivatives(gain, mask, 0)
+        for index in (int(p.argmax()), int(np.where(mask, np.inf, p).argmin())):
+            expected = taylor_map(*sure_derivatives(gain, mask, index)[1])
+            largest = abs(expected).max()
+            for scores, target in ((logits_of, targets.softmax(index)), (log_softmax_of, index)):
+                found = jaxcam.cam(sure_split(scores, gain, mask), SURE, method, target)
+                np.testing.assert_allclose(found.signed[0], expected, atol=1e-4 * largest, rtol=0)
 
 
 def test_the_class_is_fixed_or_per_image_or_the_top_one():
@@ -57,14 +134,37 @@ def test_bad_classes_are_refused():
         aims.resolve(targets.as_target(np.array([0, 1, 2])), jnp.zeros((2, 3)))
 
 
-def test_a_class_out_of_range_inside_jit_gives_nan_and_not_another_class():
-    assert np.isnan(jax.jit(lambda i: targets.exp_logit().log_score(SCORES, Aim(i)))(7))
+@pytest.mark.parametrize("target", [targets.exp_logit(), targets.logit(), targets.softmax(),
+                                    targets.exp_logit(negative=True)])  # fmt: skip
+def test_a_class_that_is_none_gives_nan_inside_jit(target):
+    slopes = jax.jit(jax.vmap(jax.value_and_grad(target.log_score), (None, 0)))
+    u, gradient = slopes(SCORES, Aim(jnp.array([2, -1, 3, 7])))
+    np.testing.assert_array_equal(np.isnan(u), [False, True, True, True])
+    np.testing.assert_array_equal(np.isnan(gradient).any(1), [False, True, True, True])
+    assert np.isfinite(gradient[0]).all()
+
+
+def test_an_ignored_label_inside_jit_is_not_finite():
+    split = jaxcam.Split(jnp.tanh, lambda a, x: a.mean((1, 2)))
+    dense = jaxcam.Split(jnp.tanh, lambda a, x: a)
+    method = jaxcam.methods.grad_cam()
+
+    @jax.jit
+    def both(labels):
+        found = jaxcam.cam(split, DENSE, method, labels), jaxcam.cam(
+            dense, DENSE, method, targets.region(labels, mean=True))  # fmt: skip
+        return [(each.map, each.diagnostics.finite) for each in found]
+
+    for heat, finite in both(jnp.array([-1, 1])):
+        assert finite.tolist() == [False, True]
+        assert np.isnan(heat[0]).all()
+        assert np.isfinite(heat[1]).all()
 
 
 # A region of a dense output.
 
-DENSE = np.asarray(jax.random.normal(jax.random.key(0), (2, 4, 5, 3)))
-MASK = np.asarray(jax.random.bernoulli(jax.random.key(1), 0.4, (2, 4, 5)))
+DENSE = normal((2, 4, 5, 3))
+MASK = np.random.default_rng(1).random((2, 4, 5)) < 0.4
 
 
 def aim_of(target, scores):
@@ -104,7 +204,7 @@ def test_without_a_mask_it_is_where_the_class_is_on_top():
 def test_a_class_that_is_on_top_nowhere_is_blank_and_said_to_be():
     scores = lambda a, x: a.at[..., 1].add(-100.0)  # noqa: E731
     split = jaxcam.Split(features=jnp.tanh, scores=scores)
-    with pytest.warns(jaxcam.JaxcamWarning, match=r"image \[0, 1\] is blank"):
+    with pytest.warns(jaxcam.JaxcamWarning, match=r"region of image \[0, 1\] is empty"):
         found = jaxcam.cam(split, DENSE, jaxcam.methods.grad_cam(), targets.region(1, mean=True))
     assert not found.map.any()
 
@@ -244,3 +344,79 @@ def test_masks_are_refused_at_once():
         targets.region(0, np.ones((2, 2), np.float32))
     with pytest.raises(JaxcamError, match="at least one pixel"):
         targets.region(0, np.zeros((2, 2), bool))
+
+
+# One score, and functions of one's own.
+
+
+def binary(a, x):
+    return (a @ jnp.array([1.0, -1.0, 0.5])).mean((1, 2))[:, None]
+
+
+ONE = jaxcam.Split(jnp.tanh, binary)
+
+
+def test_the_other_side_of_one_logit():
+    method = jaxcam.methods.grad_cam()
+    one, other = (
+        jaxcam.cam(ONE, DENSE, method, targets.exp_logit(0, negative=n)) for n in (False, True)
+    )
+    np.testing.assert_allclose(other.signed, -one.signed, rtol=1e-6)
+    with pytest.raises(JaxcamError, match=r"from 0 to 0; got 1.*exp_logit\(0, negative=True\)"):
+        jaxcam.cam(ONE, DENSE, method, 1)
+    with pytest.raises(JaxcamError, match=r"two classes or more; got one.*negative=True"):
+        jaxcam.cam(ONE, DENSE, method, targets.softmax())
+
+
+@pytest.mark.parametrize(("own", "words"), [
+    (lambda s: s[:1], r"got an array of shape \(1,\).*\[0\]"),
+    (lambda s: s, r"got an array of shape \(3,\)"),
+    (lambda s: (s > 0).sum(), "a number of int32"),
+    (lambda s: 1.0, "does not depend on the scores"),
+    (lambda s: None, "got None"),
+    (lambda s: (s.sum(),), "got a tuple"),
+    (lambda s: s[7], "the index 7 into an axis of length 3"),
+    (lambda s: s[-4], "the index -4 into an axis of length 3"),
+    (lambda s: s[np.array([0, 3])].sum(), "the index 3 into an axis of length 3"),
+    (lambda s: s[0] if s[0] > 0 else s[1], r"an if .* on a value.*jnp\.where"),
+    (lambda s: float(s[0]), r"float\(\).*jax\.numpy"),
+    (lambda s: np.exp(np.asarray(s)[0]), "NumPy"),
+    (lambda s: s["logits"], r"TypeError: .*for scores of shape \(3,\)"),
+])  # fmt: skip
+def test_a_function_that_is_no_score_is_refused_by_name(own, words):
+    own.__name__ = "mine"
+    with pytest.raises(
+        JaxcamError, match=r"targets\.custom\(mine\): needs one floating .*" + words
+    ):
+        aims.resolve(targets.custom(own), jnp.zeros((2, 3)))
+
+
+def test_a_function_that_is_one_is_taken():
+    for own in (lambda s: s[2], lambda s: s[jnp.argmax(s)], np.max, lambda s: s[-3]):
+        assert aims.resolve(targets.as_target(own), jnp.zeros((2, 3))).class_index.tolist() == [
+            -1,
+            -1,
+        ]
+    with pytest.raises(JaxcamError, match=r"a function of scores; got 3.*class index"):
+        targets.custom(3)
+
+
+def test_one_channel_is_its_region_where_its_logit_is_above_zero():
+    found = aim_of(targets.region(), DENSE[..., :1])
+    np.testing.assert_array_equal(found.about, DENSE[..., 0] > 0)
+    assert found.class_index.tolist() == [0, 0]
+
+
+def test_masks_of_zeros_and_ones_are_masks():
+    assert targets.region(0, MASK.astype(int)).about.dtype == bool
+    with pytest.raises(JaxcamError, match=r"a mask of booleans; got int.*labels == 7"):
+        targets.region(0, 2 * MASK.astype(int))
+
+
+def test_an_infinite_score_is_named():
+    split = jaxcam.Split(jnp.tanh, lambda a, x: a.mean((1, 2)) - jnp.array([[0.0, jnp.inf, 0.0]]))
+    with pytest.raises(
+        JaxcamError, match=r"NaN or infinity in image \[0, 1\]. The score of class 1"
+    ):
+        jaxcam.cam(split, DENSE, jaxcam.methods.grad_cam(), 1)
+    assert jaxcam.cam(split, DENSE, jaxcam.methods.grad_cam(), 0).diagnostics.finite.all()

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import checkify
 from jax.tree_util import Partial
 from networks import images, relu, smooth, weights
 
@@ -63,6 +64,83 @@ def test_the_map_is_differentiable_in_input_and_weights(network):
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(by_split)) > 0
 
 
+def closing_over(x):
+    """Ways of tracing a call that closes over a known ``x``: only the key, or less, is traced."""
+    run = lambda key: explain(relu(), x, key=key).map  # noqa: E731
+    level = lambda s: explain(relu(), x, noise_level=s).map  # noqa: E731
+    two = jnp.stack([KEY, KEY])
+
+    @jax.custom_vjp
+    def by_hand(s):
+        return level(s).sum()
+
+    by_hand.defvjp(lambda s: (by_hand(s), None), lambda _, g: (g,))
+
+    def early(key):
+        with jax.ensure_compile_time_eval():
+            known = run(KEY)
+        assert not isinstance(known, jax.core.Tracer)
+        return known + 0 * jax.random.uniform(key)
+
+    return {
+        "jit in jit": lambda: jax.jit(jax.jit(run))(KEY),
+        "vmap": lambda: jax.vmap(run)(two)[0],
+        "scan": lambda: jax.lax.scan(lambda c, key: (c, run(key)), 0, two)[1][1],
+        "map": lambda: jax.lax.map(run, two)[0],
+        "while": lambda: jax.lax.fori_loop(0, 2, lambda i, m: run(KEY), jnp.zeros((1, 5, 4))),
+        "cond": lambda: jax.jit(lambda p: jax.lax.cond(p, lambda: run(KEY), lambda: 0 * run(KEY)))(
+            True
+        ),
+        "linearize": lambda: jax.linearize(level, 0.15)[0],
+        "checkify": lambda: checkify.checkify(jax.jit(run))(KEY)[1],
+        "checkpoint": lambda: jax.value_and_grad(
+            jax.checkpoint(lambda s: (level(s).sum(), level(s))), has_aux=True
+        )(0.15)[0][1],
+        "custom_vjp": lambda: level(0.15) + 0 * jax.grad(by_hand)(0.15),
+        "compile-time": lambda: jax.jit(early)(KEY),
+    }
+
+
+@pytest.mark.parametrize("way", closing_over(None))
+def test_what_a_traced_call_closes_over_is_no_tracer_and_its_checks_are(way):
+    x = jnp.asarray(images())
+    found = jax.eval_shape(closing_over(x)[way])
+    assert found.shape == (1, 5, 4)
+
+
+def test_a_call_that_closes_over_everything_gives_the_same():
+    x = jnp.asarray(images())
+    options = {
+        "channels": jnp.array([0, 2]), "neurons": jnp.arange(80).reshape(5, 4, 4) % 3 > 0,
+        "noise_level": jnp.float32(0.2), "sample_weights": jnp.float32(0.5),
+    }  # fmt: skip
+    run = lambda key: explain(relu(), x, jnp.array([1]), key, **options).map  # noqa: E731
+    found = jax.jit(lambda keys: jax.lax.map(run, keys))(KEY[None])
+    assert close(found[0], run(KEY))
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"target": 9}, "a class index from 0 to 4"),
+        ({"target": jnp.array([9])}, "a class index from 0 to 4"),
+        ({"channels": np.array([-1])}, "feature maps from 0 to 3"),
+        ({"channels": jnp.array([4])}, "feature maps from 0 to 3"),
+        ({"neurons": np.zeros((5, 4, 4), bool)}, "at least one neuron"),
+        ({"noise_level": jnp.float32(-1)}, "noise_level of 0 or more"),
+    ],
+)
+def test_what_is_known_is_checked_inside_jit_too(asked, words):
+    x = jnp.asarray(images())
+    with pytest.raises(jaxcam.JaxcamError, match=words):
+        jax.eval_shape(lambda key: explain(relu(), x, key=key, **asked).map, KEY)
+
+
+def test_a_class_that_int32_cannot_hold_does_not_become_another():
+    with pytest.raises(jaxcam.JaxcamError, match="int32 can hold"):
+        explain(relu(), images(), np.array([2**32 + 1]))
+
+
 def counted():
     """A network that counts how often Python runs it, which is only while it is traced."""
     count = []
@@ -88,8 +166,8 @@ def test_new_image_key_class_noise_and_weights_compile_nothing():
     explain(build(0), images(seed=0), 1)
     traced = len(count)
     assert traced > 0
-    first = explain(build(0), images(seed=1), 2)
-    other = explain(build(1), images(seed=1), np.int64(2), jax.random.key(5), noise_level=0.7)
+    first = explain(build(0), images(seed=1), 0)
+    other = explain(build(1), images(seed=1), np.int64(0), jax.random.key(5), noise_level=0.7)
     assert len(count) == traced
     assert not np.allclose(first.map, other.map)
     explain(build(0), images(2), 1)

@@ -21,14 +21,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; ``argv`` are the words behind ``jaxcam``, the process's own by default."""
     asked = options.parse(argv)
     # Behind --help and wrong options nobody waits for what commands import.
-    from jaxcam.cli import commands, tables
+    from jaxcam.cli import cache, commands, tables
 
     status = DONE
     try:
         with warnings.catch_warnings(record=True) as caught:
             # Pillow doubts pictures of 90 to 180 megapixels, and refuses larger ones.
             warnings.filterwarnings("ignore", message=".*could be decompression bomb")
-            facts = commands.COMMANDS[asked.command](asked)
+            # It says which EXIF entries it passes over, of which only the orientation is read.
+            warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
+            # A cache that cannot be read or written is one that is not there.
+            warnings.filterwarnings("ignore", message=".*persistent compilation cache")
+            with cache.kept(getattr(asked, "cache", False)):
+                facts = commands.run(asked)
         status = INCOMPLETE if facts.get("failed") else DONE
         told = [" ".join(str(warning.message).split()) for warning in caught]
         for words in told:
@@ -38,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif asked.json:
             print(json.dumps(facts | {"warnings": told}, allow_nan=False))
         else:
-            tables.PRINT[asked.command](facts)
+            tables.PRINT[asked.command](facts, verbose=getattr(asked, "verbose", False))
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has left: `jaxcam layers | head -1`. The interpreter flushes once more at exit.

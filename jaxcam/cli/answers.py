@@ -14,7 +14,7 @@ from jaxcam.cli import progress
 from jaxcam.cli.models import Cut
 from jaxcam.cli.question import Picture, Question
 from jaxcam.maps import fuse
-from jaxcam.removal import check_removal, signed_map
+from jaxcam.metrics.removal import check_removal, signed_map
 from jaxcam.types import CAM, Report
 
 
@@ -92,10 +92,12 @@ def _fused(map: NDArray, parts: tuple[Answer, ...]) -> Answer:
     said = [f"{part.layer}: {report.proof}" for part, report in zip(parts, reports, strict=True)]
     diagnostics = last.cam.diagnostics._replace(
         report=Report(
-            " and ".join(engines), all(report.exact for report in reports), "; ".join(said)
+            " and ".join(engines), all(report.exact for report in reports), "; ".join(said),
+            rule=reports[-1].rule,
         ),
         poles=None, effective_samples=None, top_class_kept=None, standard_error=None,
-        relative_error=None, blank=(map == 0).all(),
+        relative_error=None, blank=(map == 0).all(), seen=None, doubtful=None, total=None,
+        completeness=None, gap=None,
     )  # fmt: skip
     seconds = {name: sum(part.seconds[name] for part in parts) for name in last.seconds}
     notes = dict.fromkeys(f"{part.layer}: {note}" for part in parts for note in part.notes)

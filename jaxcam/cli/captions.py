@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxcam.cli.words import METHODS, by, number, percent, probability
+from jaxcam.cli.words import by, method, number, percent, probability
 
 Facts = dict[str, Any]
 
@@ -93,11 +93,15 @@ def removal_notes(facts: Facts) -> tuple[str, ...]:
 def _caption(facts: Facts, derivatives: str, found: Facts) -> str:
     options = facts["options"]
     fused = f" ({options['fuse']} of the maps)" if "layers" in found else ""
-    words = [f"{METHODS[facts['method']]} at {facts['layer']}{fused}", derivatives]
+    words = [f"{method(facts['method'])} at {facts['layer']}{fused}", derivatives]
     if found["samples"]:
         words.append(f"{found['samples']} samples, noise {options['noise']:g}")
-    elif facts["method"] == "smooth_grad_cam_pp":
+    elif found["nodes"]:
+        words.append(f"a path of {found['nodes']} gradients")
+    elif "noise" in options:
         words.append("proved independent of the noise")
+    elif "nodes" in options:
+        words.append("proved to need one gradient")
     return "; ".join(words)
 
 

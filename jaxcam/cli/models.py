@@ -47,7 +47,7 @@ class Model(NamedTuple):
     scene: Callable[[int], bundled.Scene] | None = None
     tokens: int | None = None
     identity: Mapping[str, Any] = {}
-    origin: Mapping[str, str] = {}
+    origin: Mapping[str, Any] = {}
 
 
 class Cut(NamedTuple):
@@ -90,7 +90,7 @@ def _cut(model: Model, module: Any, variables: Any, layer: str, x: jax.ShapeDtyp
 
 def find(asked: Namespace) -> Model:
     """Find the network that is asked for, and refuse weights that it cannot have."""
-    model = _of(asked.model, asked.weights)
+    model = _of(asked.model, asked.weights, asked.part)
     if asked.class_names is None:
         return model
     names = classes.read_names(asked.class_names, len(model.class_names))
@@ -106,20 +106,24 @@ def tokens_before(name: str) -> int | None:
     return find("--model", name).tokens
 
 
-def inspect(name: str, weights: str | None, ask: Callable[..., Any]) -> Any:
+def inspect(asked: Namespace, ask: Callable[..., Any]) -> Any:
     """Ask ``ask(module, x, variables=...)`` about shapes: of an input ``x``, and of the network.
 
     Of a published network by its definition alone if no weights are given.
     """
-    if name not in KINDS and weights is None:
+    name = asked.model
+    if name not in KINDS and asked.weights is None and asked.part is None:
         return _zoo(name).inspect(name, ask)
-    model = _of(name, weights)
+    model = _of(name, asked.weights, asked.part)
     module, variables = model.load()
     x = jax.ShapeDtypeStruct((1, *(model.shape or (SIDE, SIDE, 3))), "float32")
     return ask(module, x, variables=variables)
 
 
-def _of(name: str, weights: str | None) -> Model:
+def _of(name: str, weights: str | None, part: str | None) -> Model:
+    if weights is None and part is not None:
+        remedy = "Name them by --weights, or leave --part out."
+        fail("--part", needs="the weights that it is a part of", got="none", remedy=remedy)
     if name in KINDS:
         if weights is not None:
             needs = f"nothing for {name}, which is bundled"
@@ -130,7 +134,7 @@ def _of(name: str, weights: str | None) -> Model:
     if weights is None:
         remedy = f"--weights {WEIGHTS}; 'jaxcam layers' needs none."
         fail("--model", needs=f"the weights of {name}", got="none", remedy=remedy)
-    return _published(zoo, name, weights)
+    return _published(zoo, name, weights, part)
 
 
 def _bundled(name: Any) -> Model:
@@ -159,8 +163,8 @@ def _zoo(name: str) -> Any:
     return zoo
 
 
-def _published(zoo: Any, name: str, weights: str) -> Model:
-    card, load = zoo.describe(name, weights)
+def _published(zoo: Any, name: str, weights: str, part: str | None) -> Model:
+    card, load = zoo.describe(name, weights, part=part)
     how = card.preprocessing
     fixed = how.crop is not None or isinstance(how.resize, tuple)
     return Model(
@@ -174,8 +178,13 @@ def _published(zoo: Any, name: str, weights: str) -> Model:
         tokens=card.tokens,
         identity={
             "sha256": card.digest,
+            "part": card.part,
             "naming": card.naming,
             "preprocessing": how._asdict(),
         },
-        origin={"place": card.weights, "preprocessing_from": card.preprocessing_from},
+        origin={
+            "place": card.weights,
+            "beside": card.beside,
+            "preprocessing_from": card.preprocessing_from,
+        },
     )

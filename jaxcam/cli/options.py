@@ -1,48 +1,50 @@
 """The words that the console script understands. Imports nothing that takes time."""
 
 import argparse
+import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxcam import __version__
+from jaxcam.methods import catalogue
 from jaxcam.types import ChunkSize
 
-METHODS = ("smooth_grad_cam_pp", "grad_cam_pp", "grad_cam", "taylor_cam")
-ALPHAS = METHODS[:2]
-SMOOTHED = METHODS[:1]
-SERIES = METHODS[3:]
-DEFAULTS = {
-    "samples": 25,
-    "noise": 0.15,
-    "sample_weights": "exact",
-    "scheme": "independent",
-    "tolerance": None,
-    "max_samples": 1024,
-    "seed": 0,
-    "numerator": "d2",
-    "poles": "bounded",
-    "order": 3,
-}
-"""Of the options that not every method has: left out, they are not in what `argparse` returns."""
-SAMPLING = (
-    "samples", "noise", "sample_weights", "scheme", "tolerance", "max_samples", "seed",
-)  # fmt: skip
-BELONGS = (
-    dict.fromkeys(SAMPLING, SMOOTHED)
-    | dict.fromkeys(("numerator", "poles"), ALPHAS)
-    | {"order": SERIES}
-)
+METHODS = catalogue.names()
+EXACT_AND_NOT = tuple(row.name for row in catalogue.ROWS if "poles" in row.options)
+"""Methods that closed forms can approximate: those with alphas."""
+OPTIONS = {
+    "samples": "num_samples", "noise": "noise_level", "seed": "noise_level",
+    "nodes": "num_nodes", "rule": "rule", "over": "over", "order": "order",
+    "numerator": "numerator", "poles": "poles", "sample_weights": "sample_weights",
+    "scheme": "scheme", "tolerance": "tolerance", "max_samples": "max_samples",
+    "gaussian": "gaussian",
+}  # fmt: skip
+"""What an option of the command line is called by the methods that have it; the others refuse it.
+
+Left out, they are not in what `argparse` returns. The seed is no option of a method: it is of the
+key that the noise of those is drawn by which have noise.
+"""
+
+
+def options_of(method: str) -> dict[str, Any]:
+    """Give a method's options by the words of the command line, and their defaults."""
+    known = catalogue.rows()[method].options
+    found = {word: known[name] for word, name in OPTIONS.items() if name in known}
+    return found | ({"seed": 0} if "seed" in found else {})
+
+
+def every_option() -> dict[str, Any]:
+    """Give the options of all methods, and their defaults."""
+    return {word: value for name in METHODS for word, value in options_of(name).items()}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line, or say what is wrong with it and exit with status 2."""
     parser = _parser()
     asked = parser.parse_args(argv)
-    for option, methods in BELONGS.items() if "method" in asked else ():
-        if option in asked and asked.method not in methods:
-            name = option.replace("_", "-")
-            parser.error(f"--{name} belongs to {' and '.join(methods)}, not to {asked.method}")
-        setattr(asked, option, getattr(asked, option, DEFAULTS[option]))
+    if "method" in asked:
+        _complete(parser, asked)
     if asked.command == "sweep":
         _check_processes(parser, asked)
     if asked.command == "explain":
@@ -52,6 +54,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         asked.layers = [asked.layer] if asked.layer else None
         asked.top, asked.fuse = None, "mean"
     return asked
+
+
+def _complete(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
+    """Add the method's own options where they were left out, and refuse those of others."""
+    own = options_of(asked.method)
+    for word in OPTIONS:
+        if word in asked and word not in own:
+            of = [method for method in METHODS if word in options_of(method)]
+            name = word.replace("_", "-")
+            parser.error(f"--{name} belongs to {' and '.join(of)}, not to {asked.method}")
+    for word, value in own.items():
+        setattr(asked, word, getattr(asked, word, value))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     compare = commands.add_parser("compare", help="exact derivatives beside the approximation")
     _add_pictures(compare, "?")
-    _add_question(compare, ALPHAS)
+    _add_question(compare, EXACT_AND_NOT)
     _add_layer(compare)
     compare.add_argument(
         "--against",
@@ -106,9 +120,13 @@ def _parser() -> argparse.ArgumentParser:
         help="say of these layers, or of all, which engine would serve and what it takes; a second "
         "or so for each layer of a large network",
     )  # fmt: skip
-    for command, words in zip((explain, compare, sweep, layers), _DESCRIPTIONS, strict=True):
+    methods = commands.add_parser("methods", help="list the methods")
+    every = (explain, compare, sweep, layers, methods)
+    for command, words in zip(every, _DESCRIPTIONS, strict=True):
         command.description = words
         command.add_argument("--json", action="store_true", help="print one JSON object instead")
+    for command in (explain, compare, sweep):
+        _add_common(command)
     return parser
 
 
@@ -123,6 +141,8 @@ _DESCRIPTIONS = (
     "that its map does not depend on which others there are. An image that cannot be read has a "
     "row that says why, and the exit status is then 1.",
     "List the layers of a network in call order, with the shapes of their outputs.",
+    "List the methods: for which layer each is meant, what it costs (F a forward pass, B a "
+    "backward pass, h one of the head, n samples or nodes), its options and its source.",
 )
 
 
@@ -137,6 +157,18 @@ def _add_model(command: argparse.ArgumentParser) -> None:
         "--weights", metavar="PLACE",
         help="of a network of jaxcam.zoo: a .safetensors or .pth file, a folder with one, or "
         "hf://owner/name",
+    )  # fmt: skip
+    add(
+        "--part", metavar="NAME",
+        help="where in them, if they hold the network several times: state_dict_ema, teacher, ...",
+    )  # fmt: skip
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--verbose", action="store_true", help="print proofs whole")
+    command.add_argument(
+        "--no-cache", dest="cache", action="store_false",
+        help="compile anew, where compiled programs would be kept in the user's cache folder",
     )  # fmt: skip
 
 
@@ -160,28 +192,46 @@ def _add_question(command: argparse.ArgumentParser, methods: Sequence[str]) -> N
     add("--class-names", type=Path, metavar="FILE",
         help="a name a line, or a JSON list or object {index: name}")  # fmt: skip
     add("--target", choices=("exp_logit", "softmax", "logit"), default="exp_logit")
-    add("--method", choices=methods, default=methods[0], metavar="METHOD", help=" | ".join(methods))
-    rest = argparse.SUPPRESS
-    add("--samples", type=_at_least(1), default=rest, metavar="N", help="noisy samples (25)")
-    add("--noise", type=float, default=rest, help="its deviation, of the picture's range (0.15)")
-    add("--seed", type=_at_least(0), default=rest, help="of the noise (0)")
-    add("--sample-weights", type=_weights, default=rest, metavar="exact|uniform|T",
+    listed = "as 'jaxcam methods' lists it" if methods is METHODS else " | ".join(methods)
+    add("--method", type=_one_of(methods), default=methods[0], metavar="METHOD", help=listed)
+    _add_options_of(methods, command)
+    add("--chunk-size", type=_chunk_size, default="auto", metavar="N|auto", help="at once (auto)")
+
+
+def _add_options_of(methods: Sequence[str], command: argparse.ArgumentParser) -> None:
+    """Add what any of the methods understands; left out, it is not in what `argparse` returns."""
+    understood = {word for method in methods for word in options_of(method)}
+
+    def add(flag: str, **how: Any) -> None:
+        if flag.removeprefix("--").replace("-", "_") in understood:
+            command.add_argument(flag, default=argparse.SUPPRESS, **how)
+
+    add("--samples", type=_at_least(1), metavar="N", help="noisy samples (25)")
+    add("--noise", type=float, help="its deviation, of the picture's range (0.15)")
+    add("--seed", type=_at_least(0), help="of the noise (0)")
+    add("--sample-weights", type=_weights, metavar="exact|uniform|T",
         help="e^{t u}: exact is t = 1 (the default), uniform 0")  # fmt: skip
     schemes = ("independent", "antithetic", "orthogonal")
-    add("--scheme", choices=schemes, default=rest, help="of the noise; default: independent")
-    add("--tolerance", type=float, default=rest, metavar="SHARE",
+    add("--scheme", choices=schemes, help="of the noise; default: independent")
+    add("--tolerance", type=float, metavar="SHARE",
         help="sample up to this standard error, as a share of the map's largest value")  # fmt: skip
-    add("--max-samples", type=_at_least(1), default=rest, metavar="N",
+    add("--max-samples", type=_at_least(1), metavar="N",
         help="where to stop in any case, with a tolerance (1024)")  # fmt: skip
-    add("--numerator", choices=("d2", "d1"), default=rest, help="of alpha; default: d2")
-    add("--poles", choices=("bounded", "raw"), default=rest, help="of alpha; default: bounded")
-    add("--chunk-size", type=_chunk_size, default="auto", metavar="N|auto", help="at once (auto)")
+    add("--numerator", choices=("d2", "d1"), help="of alpha; default: d2")
+    add("--poles", choices=("bounded", "raw"), help="of alpha; default: bounded")
+    add("--order", type=int, choices=(1, 2, 3), help="of taylor_cam; default: 3")
+    add("--nodes", type=_at_least(1), metavar="N",
+        help="gradients along the path from an input of zeros (16)")  # fmt: skip
+    rules = ("auto", "gauss", "midpoint")
+    add("--rule", choices=rules, help="of those nodes; default: auto")
+    add("--over", choices=("max", "sum"),
+        help="what a sensitivity map makes of the colours; default: max")  # fmt: skip
+    add("--gaussian", action="store_true",
+        help="recipro_cam: let the neighbours of a position pass as well")  # fmt: skip
 
 
 def _add_engine(command: argparse.ArgumentParser) -> None:
     command.add_argument("--engine", default="auto", help="how derivatives are taken (auto)")
-    order = {"type": int, "choices": (1, 2, 3), "default": argparse.SUPPRESS}
-    command.add_argument("--order", **order, help="of taylor_cam; default: 3")
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
@@ -250,6 +300,16 @@ def _weights(text: str) -> str | float:
 
 def _chunk_size(text: str) -> ChunkSize:
     return "auto" if text == "auto" else _at_least(1)(text)
+
+
+def _one_of(methods: Sequence[str]) -> Callable[[str], str]:
+    def known(text: str) -> str:
+        if text not in methods:
+            near = difflib.get_close_matches(text, methods, n=3) or methods
+            raise argparse.ArgumentTypeError(f"no method {text!r} here; nearest: {', '.join(near)}")
+        return text
+
+    return known
 
 
 def _at_least(least: int) -> Callable[[str], int]:

@@ -9,15 +9,17 @@ from jax import Array
 from numpy.typing import NDArray
 from PIL import Image
 
-from jaxcam import methods, pictures, targets
+from jaxcam import pictures, targets
 from jaxcam.cli import models
 from jaxcam.cli.classes import index_of
 from jaxcam.cli.models import Cut, Model
+from jaxcam.cli.options import OPTIONS
+from jaxcam.contracts import Method
 from jaxcam.errors import fail
+from jaxcam.methods import catalogue
 from jaxcam.pictures import Box
-from jaxcam.smoothing import smooth
 from jaxcam.targets import Target
-from jaxcam.types import ChunkSize, Method, Shared, shared
+from jaxcam.types import ChunkSize, Shared, shared
 
 
 class Picture(NamedTuple):
@@ -59,31 +61,24 @@ def ask(asked: Namespace) -> Question:
     model = models.find(asked)
     target = target_of(asked, model)
     shown, x = _inputs(asked, model, images)
-    cuts = models.cuts(model, asked.layers or [model.layer], x.shape[1:])
-    question = Question(
-        model, shown, x, cuts, asked.fuse, method, target, asked.seed, asked.chunk_size
-    )
+    cuts = models.cuts(model, asked.layers or [layer_of(asked, model)], x.shape[1:])
+    seed = getattr(asked, "seed", 0)  # of the noise, where there is any
+    question = Question(model, shown, x, cuts, asked.fuse, method, target, seed, asked.chunk_size)
     return question if asked.top is None else _of_top_classes(question, asked.top)
 
 
 def method_of(asked: Namespace) -> Method:
-    """Give the method that was asked for, smoothed or not."""
-    if asked.method == "grad_cam":
-        return methods.grad_cam()
-    if asked.method == "taylor_cam":
-        return methods.taylor_cam(order=asked.order)
-    method = methods.grad_cam_pp(numerator=asked.numerator, poles=asked.poles)
-    if asked.method == "grad_cam_pp":
-        return method
-    return smooth(
-        method,
-        num_samples=asked.samples,
-        noise_level=asked.noise,
-        sample_weights=asked.sample_weights,
-        scheme=asked.scheme,
-        tolerance=asked.tolerance,
-        max_samples=asked.max_samples,
-    )
+    """Give the method that was asked for, with its options."""
+    row = catalogue.rows()[asked.method]
+    own = {name: getattr(asked, word) for word, name in OPTIONS.items()
+           if name in row.options and word != "seed"}  # fmt: skip
+    return row.make(**own)
+
+
+def layer_of(asked: Namespace, model: Model) -> str:
+    """Give the layer that is explained where none is named."""
+    at_input = catalogue.rows()[asked.method].at == "input"
+    return "input" if at_input else model.layer
 
 
 def target_of(asked: Namespace, model: Model) -> Target:

@@ -10,13 +10,15 @@ import numpy as np
 
 import jaxcam
 from jaxcam.cli.answers import Answer, Removed
-from jaxcam.cli.measure import difference, localisation
+from jaxcam.cli.models import Model
 from jaxcam.cli.question import Picture, Question
+from jaxcam.metrics.difference import difference
+from jaxcam.metrics.localisation import localisation
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 NOT_OPTIONS = (
-    "command", "json", "images", "out", "overlay", "model", "weights", "layer",
-    "layers", "method",
+    "command", "json", "verbose", "cache", "images", "out", "overlay", "model", "weights", "part",
+    "layer", "layers", "method",
 )  # fmt: skip
 
 
@@ -26,12 +28,17 @@ def setting(asked: Namespace, question: Question) -> dict[str, Any]:
     return {
         "command": asked.command,
         "model": model.name,
-        "weights": {**model.origin, **model.identity} or None,
+        "weights": weights(model),
         "layer": " and ".join(cut.layer for cut in question.cuts),
         "method": asked.method,
         "options": {k: v for k, v in vars(asked).items() if k not in NOT_OPTIONS},
         **environment(),
     }
+
+
+def weights(model: Model) -> dict[str, Any] | None:
+    """Say where a published network's weights are from, and what decides their results."""
+    return {**model.origin, **model.identity} or None
 
 
 def about(question: Question, answer: Answer) -> dict[str, Any]:
@@ -60,16 +67,18 @@ def environment() -> dict[str, Any]:
 def findings(answer: Answer) -> dict[str, Any]:
     """Say what one engine found.
 
-    samples: the noisy ones that were taken; none where they are proved not to matter.
+    samples, nodes: how many noisy inputs, or gradients along a path, were averaged; none where they
+    are proved not to matter.
     localisation: null where it is not known what a map should find.
     """
     found, report = answer.cam, answer.cam.diagnostics.report
-    taken = found.diagnostics.num_samples
+    taken, path = found.diagnostics.num_samples, bool(report.rule)
     return {
         "engine": report.engine,
         "exact": report.exact,
         "proof": report.proof,
-        "samples": 0 if taken is None else taken,
+        "samples": 0 if taken is None or path else taken,
+        "nodes": taken if path else 0,
         "notes": answer.notes,
         "diagnostics": diagnostics(answer),
         "map": found.map,
@@ -117,6 +126,9 @@ def diagnostics(answer: Answer) -> dict[str, Any]:
         "top_class_kept": found.top_class_kept,
         "relative_standard_error": found.relative_error,
         "standard_error": found.standard_error,
+        "total": found.total,
+        "completeness": found.completeness,
+        "gap": found.gap,
         "finite": found.finite,
         "blank": found.blank,
     }

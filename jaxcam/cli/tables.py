@@ -5,29 +5,32 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jaxcam.cli.words import METHODS, by, number, percent, probability
+from jaxcam.cli.words import by, method, number, percent, probability
 
 Facts = dict[str, Any]
 Rows = list[tuple[str, ...]]
 
+FEW = 6
+"""Of the things in a checkpoint that are no part of the network, so many are named."""
 
-def print_explain(facts: Facts) -> None:
+
+def print_explain(facts: Facts, *, verbose: bool = False) -> None:
     """Print an explanation."""
     if "explanations" not in facts:
-        _print([*_heading(facts, facts), *_findings(facts)])
+        _print([*_heading(facts, facts), *_findings(facts, verbose)])
         _print_end(facts, facts)
         return
     rows = facts["explanations"]
-    _print([*_setting(facts, rows[0]), *_decided(rows[0]), _seconds(rows[0]["seconds"])])
+    _print([*_setting(facts, rows[0]), *_decided(rows[0], verbose), _seconds(rows[0]["seconds"])])
     head = ("picture", "class", "probability", "samples", "standard error")
     _print([head, *map(_row, rows)], head=True)
     _print_end(facts, *rows)
 
 
-def print_compare(facts: Facts) -> None:
+def print_compare(facts: Facts, *, verbose: bool = False) -> None:
     """Print two explanations beside each other, and then how they differ."""
     exact, approximate = facts["maps"]["exact"], facts["maps"]["approximate"]
-    pairs = zip(_findings(exact), _findings(approximate), strict=True)
+    pairs = zip(_findings(exact, verbose), _findings(approximate, verbose), strict=True)
     _print(_heading(facts, facts))
     _print([("", "exact", "approximate"), *((*one, other[1]) for one, other in pairs)])
     _print(_difference(facts["difference"]))
@@ -36,7 +39,7 @@ def print_compare(facts: Facts) -> None:
     _print_end(facts, exact, approximate)
 
 
-def print_layers(facts: Facts) -> None:
+def print_layers(facts: Facts, **_: bool) -> None:
     """Print the layers of a network."""
     head, every = ("layer", "output", "dtype"), facts["layers"]
     rows = [(layer["name"], by(layer["shape"]), layer["dtype"]) for layer in every]
@@ -54,7 +57,7 @@ def _taken(layer: Facts) -> tuple[str, str]:
     )
 
 
-def print_sweep(facts: Facts) -> None:
+def print_sweep(facts: Facts, *, verbose: bool = False) -> None:
     """Print how a sweep ended."""
     kind = "exact" if facts["exact"] else "approximate"
     failed = f", {facts['failed']} without a map" if facts["failed"] else ""
@@ -62,9 +65,10 @@ def print_sweep(facts: Facts) -> None:
     _print([
         ("images", f"{facts['images']}{failed}"),
         ("done before", f"{facts['found']}" if facts["found"] else ""),
-        ("method", f"{METHODS[facts['method']]} at {facts['layer']}"),
+        *_weights(facts["weights"]),
+        ("method", f"{method(facts['method'])} at {facts['layer']}"),
         ("engine", f"{facts['engine']}, {kind}" if facts["engine"] else ""),
-        ("proof", facts["proof"] or ""),
+        ("proof", _proof(facts["proof"] or "", verbose)),
         ("processes", f"{facts['processes']}" if several else ""),
         ("seconds", f"{facts['seconds']:.1f}"),
     ])  # fmt: skip
@@ -72,7 +76,22 @@ def print_sweep(facts: Facts) -> None:
         print(f"{facts[name]} written")
 
 
+def print_methods(facts: Facts, **_: bool) -> None:
+    """Print the catalogue."""
+    head = ("method", "at", "cost", "options", "source")
+    rows = [
+        (row["name"], row["at"], row["cost"], _words(row["options"]), row["source"])
+        for row in facts["methods"]
+    ]
+    _print([head, *rows], head=True)
+
+
+def _words(options: Facts) -> str:
+    return ", ".join(name.replace("_", "-") for name in options)
+
+
 PRINT = {
+    "methods": print_methods,
     "explain": print_explain,
     "compare": print_compare,
     "layers": print_layers,
@@ -92,21 +111,42 @@ def _heading(facts: Facts, found: Facts) -> Rows:
 
 
 def _setting(facts: Facts, found: Facts) -> Rows:
-    weights = facts["weights"]
     return [
         ("model", facts["model"]),
-        ("weights", weights["place"] if weights else ""),
-        ("prepared by", weights["preprocessing_from"] if weights else ""),
-        ("method", METHODS[facts["method"]]),
+        *_weights(facts["weights"]),
+        ("method", method(facts["method"])),
         ("layer", f"{facts['layer']}, a map of {by(found['shape'])}"),
     ]
 
 
-def _decided(facts: Facts) -> Rows:
+def _weights(facts: Facts | None) -> Rows:
+    if facts is None:
+        return []
+    return [
+        ("weights", facts["place"]),
+        ("part of them", facts["part"]),
+        ("not used", _few(facts["beside"])),
+        ("prepared by", facts["preprocessing_from"]),
+    ]
+
+
+def _few(names: list[str]) -> str:
+    """The first of them, where there may be hundreds."""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return f"{', '.join(names[:FEW])}{more}"
+
+
+def _decided(facts: Facts, verbose: bool) -> Rows:
     return [
         ("engine", f"{facts['engine']}, {'exact' if facts['exact'] else 'approximate'}"),
-        ("proof", facts["proof"]),
+        ("proof", _proof(facts["proof"], verbose)),
     ]
+
+
+def _proof(words: str, verbose: bool) -> str:
+    """Give the first clause: behind it stand the operations, one by one."""
+    first, _, rest = words.partition(";")
+    return words if verbose or not rest else f"{first} (--verbose: the rest)"
 
 
 def _row(facts: Facts) -> tuple[str, ...]:
@@ -120,12 +160,12 @@ def _row(facts: Facts) -> tuple[str, ...]:
     )
 
 
-def _findings(facts: Facts) -> Rows:
+def _findings(facts: Facts, verbose: bool) -> Rows:
     found, where, seconds = facts["diagnostics"], facts["localisation"] or {}, facts["seconds"]
     effective = number(found["effective_samples"])
     kept, error = percent(found["top_class_kept"]), percent(found["relative_standard_error"])
     return [
-        *_decided(facts),
+        *_decided(facts, verbose),
         ("effective samples", effective and f"{effective} of {facts['samples']}"),
         ("top class kept", kept and f"by {kept} of the samples"),
         ("smallest r", number(found.get("smallest_r"))),
@@ -133,6 +173,8 @@ def _findings(facts: Facts) -> Rows:
         ("weight that was bounded", percent(found.get("share_guarded"))),
         ("weight from D2 < 0", percent(found.get("share_concave"))),
         ("standard error", error and f"at most {error} of the largest value"),
+        ("score from the baseline", number(found["total"])),
+        ("of it in the map", percent(found["completeness"])),
         *_localisation(where),
         ("correlation with removal", number(facts.get("correlation_with_removal"), 4)),
         _seconds(seconds),
@@ -182,8 +224,8 @@ def _difference(facts: Facts) -> Rows:
 def _print(rows: Rows, *, head: bool = False) -> None:
     """Print the rows that have something to say; the names stand out, or the first row does."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
-    for _ in rows[0]:
-        table.add_column(overflow="fold")
+    for column, _ in enumerate(rows[0]):
+        table.add_column(overflow="fold", no_wrap=head and not column)
     for index, (name, *values) in enumerate(rows):
         if any(values):
             table.add_row(name, *values, style="bold" if not index and (head or not name) else "")

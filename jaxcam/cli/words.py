@@ -1,11 +1,11 @@
 """Values in words, the same in tables and in figures. An empty string stands for nothing."""
 
-METHODS = {
-    "smooth_grad_cam_pp": "Smooth Grad-CAM++",
-    "grad_cam_pp": "Grad-CAM++",
-    "grad_cam": "Grad-CAM",
-    "taylor_cam": "Taylor-CAM",
-}
+from jaxcam.methods import catalogue
+
+
+def method(name: str) -> str:
+    """Give a method's name as it is written: ``Smooth Grad-CAM++``."""
+    return catalogue.rows()[name].title
 
 
 def probability(value: float) -> str:

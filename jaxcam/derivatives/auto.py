@@ -2,14 +2,16 @@
 
 import difflib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 from jax.extend import core
 
-from jaxcam.derivatives import (
+from jaxcam.contracts import Engine, Proof, Traced
+from jaxcam.derivatives.engines import (
     adjoint,
     affine,
     directional,
@@ -18,10 +20,11 @@ from jaxcam.derivatives import (
     peeled,
     power,
 )
-from jaxcam.derivatives.needs import needs
+from jaxcam.derivatives.reasons import Refused, first_line
 from jaxcam.derivatives.traced import trace
-from jaxcam.errors import NotProved, fail, message
-from jaxcam.types import Engine, LogDerivatives, LogScore, Proof, Traced
+from jaxcam.errors import FaultWarning, NotProved, fail, message
+from jaxcam.jaxprs.cost import needs
+from jaxcam.types import LogDerivatives, LogScore
 
 ENGINES: tuple[Engine, ...] = (
     affine.ENGINE,
@@ -91,7 +94,7 @@ def _line(name: str, exact: str, applies: str, count: str, words: str) -> str:
 def explain_engine(log_score: LogScore, a: Any) -> Decision:
     """Say of each engine whether it applies to a score, why or why not, and what it would cost.
 
-    The cost is the number of operations in the traced program (needs.py); nothing is computed, and
+    The cost is the number of operations in the traced program (cost.py); nothing is computed, and
     ``a`` may be a `jax.ShapeDtypeStruct`. ``auto`` takes the cheapest exact engine that applies.
 
     >>> import jax.numpy as jnp
@@ -116,42 +119,45 @@ def choose(name: str, traced: Traced, *, order: int = 3) -> Choice:
     """
     if name not in NAMES:
         _unknown(name)
-    if order == 1:
-        return _choice(_considered(gradient.ENGINE, gradient.ENGINE.name, traced))
+    if order == 1:  # one gradient, if there is a reverse derivative at all
+        one = _choice(_considered(gradient.ENGINE, gradient.ENGINE.name, traced))
+        return one or _cheapest(traced)
     return _cheapest(traced) if name == "auto" else _named(name, traced)
 
 
 def _considered(engine: Engine, name: str, traced: Traced) -> Candidate:
-    """Ask an engine for its proof, and for its program."""
-    proof = engine.prove(traced, name)
-    shown = proof.form or engine.name
-    if not proof.applies:
-        return Candidate(engine, shown, proof)
+    """Ask an engine for its proof, and for its program.
+
+    An engine that fails without a word of its own is at fault: the others are still asked, and the
+    fault is told.
+    """
+    shown = engine.name
     try:
+        proof = engine.prove(traced, name)
+        shown = proof.form or shown
+        if not proof.applies:
+            return Candidate(engine, shown, proof)
         closed, shape = jax.make_jaxpr(partial(engine.derive, traced), return_shape=True)(
             *traced.arguments
         )
-    except Exception as error:  # whatever JAX, or a hand-written derivative, has against it
-        reason = (str(error).splitlines() or [""])[0]
-        words = f"{type(error).__name__} while tracing the derivatives: {reason}"
+    except Refused as refusal:
+        return Candidate(engine, shown, Proof(False, str(refusal)))
+    except Exception as error:
+        words = f"at fault, please report it: {first_line(error)}"
+        warnings.warn(f"engine {shown!r} is {words}", FaultWarning, stacklevel=2)
         return Candidate(engine, shown, Proof(False, words))
 
     def program(*arguments: Any) -> tuple[LogDerivatives, Any]:
-        found = core.jaxpr_as_fun(closed)(*arguments)
-        return jax.tree.unflatten(jax.tree.structure(shape), found)
+        leaves = core.jaxpr_as_fun(closed)(*arguments)
+        return jax.tree.unflatten(jax.tree.structure(shape), leaves)
 
     return Candidate(engine, shown, proof, needs(closed, shared=True).operations, program)
 
 
-def _choice(candidate: Candidate, refused: tuple[str, ...] = ()) -> Choice:
+def _choice(candidate: Candidate, refused: tuple[str, ...] = ()) -> Choice | None:
     engine, name, proof, operations, program = candidate
     if program is None or operations is None:
-        fail(
-            f"engine={name!r}",
-            needs="a score that can be differentiated",
-            got=proof.words,
-            remedy="Rewrite the operation, or give it a derivative (jax.custom_jvp).",
-        )
+        return None
     return Choice(engine, name, proof, program, operations, refused)
 
 
@@ -162,16 +168,17 @@ def _cheapest(traced: Traced) -> Choice:
             tried.append(_considered(engine, engine.name, traced))
     refused = tuple(f"{c.name}: {c.proof.words}" for c in tried if c.program is None)
     best = _best(tried)
-    if best is None:
-        raise NotProved(
-            message(
-                "engine='auto'",
-                needs="an exact engine that applies",
-                got="; ".join(refused),
-                remedy="Use engine='exponential' for the papers' approximation.",
-            )
-        )
-    return _choice(best, refused)
+    return (best and _choice(best, refused)) or _none(traced, "; ".join(refused))
+
+
+def _none(traced: Traced, reasons: str) -> NoReturn:
+    """Say that no exact engine applies, and what does."""
+    closed_form = _considered(exponential.ENGINE, exponential.ENGINE.name, traced)
+    remedy = "Rewrite the operation, or give it a derivative (jax.custom_jvp)."
+    if closed_form.program is not None:
+        remedy = "Use engine='exponential' for the papers' approximation."
+    needed = "an exact engine that applies"
+    raise NotProved(message("engine='auto'", needs=needed, got=reasons, remedy=remedy))
 
 
 def _cannot_win(engine: Engine, tried: Sequence[Candidate], traced: Traced) -> bool:
@@ -202,18 +209,19 @@ def engine_named(name: str) -> Engine:
 
 
 def _named(name: str, traced: Traced) -> Choice:
-    found = _considered(engine_named(name), name, traced)
-    if found.program is None:
-        serves = _cheapest(traced).name
-        raise NotProved(
-            message(
-                f"engine={name!r}",
-                needs="its condition to be proved for this score",
-                got=found.proof.words,
-                remedy=f"Use engine={serves!r}, or engine='auto', which chooses it.",
-            )
+    candidate = _considered(engine_named(name), name, traced)
+    choice = _choice(candidate)
+    if choice is not None:
+        return choice
+    serves = _cheapest(traced).name
+    raise NotProved(
+        message(
+            f"engine={name!r}",
+            needs="its condition to be proved for this score",
+            got=candidate.proof.words,
+            remedy=f"Use engine={serves!r}, or engine='auto', which chooses it.",
         )
-    return _choice(found)
+    )
 
 
 def _unknown(name: str) -> None:

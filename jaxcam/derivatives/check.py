@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcam.arrays.door import as_array
+from jaxcam.arrays.meshes import undivided
 from jaxcam.derivatives.auto import choose
-from jaxcam.derivatives.derive import in_single_precision
+from jaxcam.derivatives.calls import in_single_precision
 from jaxcam.derivatives.traced import trace
 from jaxcam.types import LogDerivatives, LogScore
 
@@ -45,7 +47,8 @@ def check_derivatives(
     >>> check.engine, all(error < 1e-5 for error in check.errors)
     ('powered', True)
     """
-    log_score, a = in_single_precision(log_score, jnp.asarray(a))
+    a = undivided(as_array(a, "check_derivatives"))
+    log_score, a = in_single_precision(log_score, a)
     choice = choose(engine, trace(log_score, a))
     derive = jax.jit(lambda a: choice.derive(a)[0])
     chosen = jax.random.choice(jax.random.key(seed), a.size, (min(samples, a.size),), replace=False)
@@ -68,7 +71,7 @@ def brute_force(log_score: LogScore, a: Array, index: Array) -> LogDerivatives:
     first = jax.grad(moved)
     second = jax.grad(first)
     third = jax.grad(second)
-    zero = jnp.zeros((), a.dtype)
+    zero = jnp.zeros_like(a, shape=())
     return LogDerivatives(first(zero), second(zero), third(zero))
 
 

@@ -31,6 +31,7 @@ elements; the three of a probe cancel it. Antithetic probes gain nothing: ``conj
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -38,11 +39,13 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend import core
 
-from jaxcam.derivatives import chunks
-from jaxcam.derivatives.derive import check_score, in_single_precision
-from jaxcam.derivatives.merge import merged
-from jaxcam.derivatives.structure import operations
+from jaxcam.arrays.keys import numbered
+from jaxcam.arrays.meshes import alike, automatically, axes_through, spec_of
+from jaxcam.derivatives.calls import check_score, in_single_precision
 from jaxcam.errors import fail
+from jaxcam.jaxprs import loops as chunks
+from jaxcam.jaxprs.interpret import operations
+from jaxcam.jaxprs.merge import merged
 from jaxcam.types import ChunkSize, LogDerivatives, LogScore
 
 
@@ -93,16 +96,24 @@ def stochastic_derivatives(
     >>> import jaxcam
     >>> u = lambda a: (a**3).sum() + (a[0] * a[1]).sum()  # mixes two rows
     >>> a = jax.numpy.ones((2, 50))
-    >>> found, errors = jaxcam.stochastic_derivatives(u, a, key=jax.random.key(0))
-    >>> bool((abs(found.u2 - 6) <= 5 * errors.u2).all())
+    >>> estimate, errors = jaxcam.stochastic_derivatives(u, a, key=jax.random.key(0))
+    >>> bool((abs(estimate.u2 - 6) <= 5 * errors.u2).all())
     True
     """
     a = jnp.asarray(a)
-    check_score("stochastic_derivatives", log_score, a)
     at_once = chunks.checked(chunk_size)
     if not isinstance(probes, int) or probes < 2:
         fail("probes", needs="an integer of at least 2", got=probes, remedy="Use 64.")
+    estimate = partial(_estimated, log_score, probes, at_once)
+    return automatically(estimate, a, key, spec=spec_of(a))
+
+
+def _estimated(
+    log_score: LogScore, probes: int, at_once: int | None, a: Array, key: Array
+) -> Estimate:
+    check_score("stochastic_derivatives", log_score, a)
     log_score, a = in_single_precision(log_score, a)
+    a, key = alike((a, key), axes_through(log_score, a))
     program = merged(products(log_score, a), a)
     chunk = min(at_once or chunks.fitting(program, probes), probes)
 
@@ -123,7 +134,7 @@ def stochastic_derivatives(
 
 def cube_roots(key: Array, n: Array, a: Array) -> Array:
     """Draw probe ``n`` as numbers of thirds of a turn: ``v = e^(2 pi i thirds / 3)``."""
-    return jax.random.randint(jax.random.fold_in(key, n), a.shape, 0, 3, jnp.int32)
+    return jax.random.randint(numbered(key, n), a.shape, 0, 3, jnp.int32)
 
 
 def one_probe(program: core.ClosedJaxpr, thirds: Array) -> tuple[Array, Array]:

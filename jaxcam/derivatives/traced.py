@@ -9,7 +9,9 @@ from typing import Any
 
 import jax
 
-from jaxcam.types import Traced
+from jaxcam.contracts import Traced
+from jaxcam.jaxprs.logarithms.rewriting import exact_logarithms
+from jaxcam.jaxprs.starts import with_known_starts
 
 
 def trace(
@@ -20,9 +22,10 @@ def trace(
 ) -> Traced:
     """Trace a score at ``a, *context``, arrays or `jax.ShapeDtypeStruct`.
 
-    The score gives ``u``, or ``u`` and what else its forward pass gives.
+    Logarithms of probabilities are put so that they keep their digits (jaxprs/logarithms). The
+    score gives ``u``, or ``u`` and what else its forward pass gives.
     """
     closed, shape = jax.make_jaxpr(score, return_shape=True)(*arguments)
+    closed = exact_logarithms(with_known_starts(closed))
     more = jax.tree.structure(shape[1] if isinstance(shape, tuple) else None)
-    abstract = tuple(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in closed.in_avals)
-    return Traced(closed, more, abstract, chunk_size, axis, {})
+    return Traced(closed, more, tuple(closed.in_avals), chunk_size, axis, {})

@@ -5,26 +5,27 @@ import functools
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcam.alphas import alphas, pole_shares
+from jaxcam.contracts import Gradient
 from jaxcam.errors import fail
-from jaxcam.types import Derivatives, Method, Poles
+from jaxcam.methods.alphas import alphas, pole_shares
+from jaxcam.types import Derivatives, Poles
 
 NUMERATORS = ("d2", "d1")
 POLES = ("bounded", "raw")
 
 
 @functools.cache
-def grad_cam_pp(*, numerator: str = "d2", poles: str = "bounded") -> Method:
+def grad_cam_pp(*, numerator: str = "d2", poles: str = "bounded") -> Gradient:
     """Weigh each feature map by its positive gradients, each by its alpha::
 
         w_k = sum_ij alpha_ij ReLU(D1_ij)        alpha = D2 / (2 D2 + (sum A) D3)
 
-    numerator, poles: see `jaxcam.alphas.alphas`.
+    numerator, poles: see `jaxcam.methods.alphas.alphas`.
     """
     _check("numerator", numerator, NUMERATORS)
     _check("poles", poles, POLES)
     weigh = functools.partial(_weigh, numerator=numerator, poles=poles)
-    return Method("grad_cam_pp", order=3, weigh=weigh)
+    return Gradient("grad_cam_pp", order=3, weigh=weigh)
 
 
 def _weigh(

@@ -2,7 +2,7 @@
 
 They agree on ``w_k = sum_ij alpha_ij ReLU(D1_ij)`` and depart from the papers in alpha, each in its
 own way (`grad_cam_pp`). All take powers of the logit's gradient for derivatives, ``D_k = g^k``,
-which is ``engine="power"`` with the default target. What they do to a map afterwards no `Method`
+which is ``engine="power"`` with the default target. What they do to a map afterwards no `Gradient`
 can hold: stretch it to the range 0 to 1 (`jaxcam.normalize`) and enlarge it (`jaxcam.upsample`).
 
 Read in the sources of pytorch-grad-cam 1.5.7, torch-cam 0.5.0, tf-keras-vis 0.8.7, xplique 2.0.2.
@@ -15,16 +15,17 @@ import functools
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcam.alphas import Alphas, pole_shares
+from jaxcam.contracts import Gradient
 from jaxcam.errors import fail
-from jaxcam.types import Derivatives, Method, Poles
+from jaxcam.methods.alphas import Alphas, pole_shares
+from jaxcam.types import Derivatives, Poles
 
 THIRD = ("sum A", "sum A D3", "mean A")
 ALPHA = ("quotient", "numerator", "share")
 
 
 @functools.cache
-def pytorch_grad_cam_pp() -> Method:
+def pytorch_grad_cam_pp() -> Gradient:
     """Weigh as pytorch-grad-cam's ``GradCAMPlusPlus``: 1e-6 is added to the denominator.
 
     ``alpha = g^2 / (2 g^2 + (sum A) g^3 + 1e-6)`` depends on the unit of the score and of the
@@ -35,7 +36,7 @@ def pytorch_grad_cam_pp() -> Method:
 
 
 @functools.cache
-def torch_cam_grad_cam_pp() -> Method:
+def torch_cam_grad_cam_pp() -> Gradient:
     """Weigh as torch-cam's ``GradCAMpp``: alpha is ``g^2``, never divided.
 
     The division in place acts on the copy that a mask makes of a tensor, and is lost, so that
@@ -45,19 +46,19 @@ def torch_cam_grad_cam_pp() -> Method:
 
 
 @functools.cache
-def torch_cam_smooth_grad_cam_pp() -> Method:
+def torch_cam_smooth_grad_cam_pp() -> Gradient:
     """Weigh by the alpha of torch-cam's ``SmoothGradCAMpp``: summed index, and 1e-8 added.
 
     ``alpha = D2 / (2 D2 + sum_ab A_ab D3_ab + 1e-8)``. Without noise this is its map. With noise,
     `jaxcam.smooth` of it differs still: torch-cam takes ``ReLU(D1)`` and the activations of the map
-    from the last noisy input, which no `Method` sees, and noise of one deviation for all images.
+    from the last noisy input, which no `Gradient` sees, and noise of one deviation for all images.
     """
     method = grad_cam_pp(third="sum A D3", eps=1e-8)
     return method._replace(name="torch_cam_smooth_grad_cam_pp")
 
 
 @functools.cache
-def tf_keras_vis_grad_cam_pp() -> Method:
+def tf_keras_vis_grad_cam_pp() -> Gradient:
     """Weigh as tf-keras-vis's ``GradcamPlusPlus``: alpha is divided by its sum over positions.
 
     The sum runs over all positions, those with ``D1 <= 0`` too. Its factor ``e^S``, which overflows
@@ -67,7 +68,7 @@ def tf_keras_vis_grad_cam_pp() -> Method:
 
 
 @functools.cache
-def xplique_grad_cam_pp() -> Method:
+def xplique_grad_cam_pp() -> Gradient:
     """Weigh as xplique's ``GradCAMPP``: the mean of A in the place of its sum.
 
     ``alpha = g^2 / (2 g^2 + (mean A) g^3)``. Its mean over positions, in the place of the sum of
@@ -77,7 +78,7 @@ def xplique_grad_cam_pp() -> Method:
 
 
 @functools.cache
-def grad_cam_pp(*, third: str = "sum A", eps: float = 0.0, alpha: str = "quotient") -> Method:
+def grad_cam_pp(*, third: str = "sum A", eps: float = 0.0, alpha: str = "quotient") -> Gradient:
     """Weigh by Grad-CAM++ with single conventions of other libraries, without a guard of poles::
 
         w_k = sum_ij alpha_ij ReLU(D1_ij)        alpha = D2 / (2 D2 + T + eps)
@@ -93,7 +94,7 @@ def grad_cam_pp(*, third: str = "sum A", eps: float = 0.0, alpha: str = "quotien
             sum over the positions of the feature map.
 
     Returns:
-        `Method`; ``diagnostics.poles`` are those of its own quotient, None for ``numerator``.
+        `Gradient`; ``diagnostics.poles`` are those of its own quotient, None for ``numerator``.
 
     Raises:
         JaxcamError: another word, or an eps that is negative or no number.
@@ -113,7 +114,7 @@ def grad_cam_pp(*, third: str = "sum A", eps: float = 0.0, alpha: str = "quotien
     _check("eps", number, "of at least 0", eps)
     _check("alpha", alpha in ALPHA, " or ".join(map(repr, ALPHA)), alpha)
     weigh = functools.partial(_weigh, third=third, eps=float(eps), alpha=alpha)
-    return Method("peers.grad_cam_pp", order=3, weigh=weigh)
+    return Gradient("peers.grad_cam_pp", order=3, weigh=weigh)
 
 
 def alphas(d: Derivatives, a: Array, scale: Array, *, third: str, eps: float, alpha: str) -> Alphas:

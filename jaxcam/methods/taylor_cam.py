@@ -4,14 +4,15 @@ import functools
 
 from jax import Array
 
+from jaxcam.contracts import Gradient
 from jaxcam.errors import fail
-from jaxcam.types import Derivatives, Method
+from jaxcam.types import Derivatives
 
 ORDERS = (1, 2, 3)
 
 
 @functools.cache
-def taylor_cam(*, order: int = 3) -> Method:
+def taylor_cam(*, order: int = 3) -> Gradient:
     """Map what each activation is worth: the log-score's loss when it alone is set to zero.
 
     With ``a = A_ij^k`` and ``u1, u2, u3`` the derivatives of ``u`` along it, Taylor's theorem at
@@ -35,7 +36,7 @@ def taylor_cam(*, order: int = 3) -> Method:
         order: how many terms, 1 to 3.
 
     Returns:
-        `Method`, whose ``CAM.weights`` are one for each element, ``[batch, *spatial, k]``.
+        `Gradient`, whose ``CAM.weights`` are one for each element, ``[batch, *spatial, k]``.
 
     Raises:
         JaxcamError: any other order.
@@ -55,7 +56,7 @@ def taylor_cam(*, order: int = 3) -> Method:
     if order not in ORDERS:
         fail("taylor_cam", needs="order 1, 2 or 3", got=repr(order), remedy="Default: 3.")
     weigh = functools.partial(_weigh, order=order)
-    return Method("taylor_cam", order=order, weigh=weigh, scalar="u")
+    return Gradient("taylor_cam", order=order, weigh=weigh, scalar="u", additive=True)
 
 
 def _weigh(d: Derivatives, a: Array, scale: Array, *, order: int) -> tuple[Array, None]:

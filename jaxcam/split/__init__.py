@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from jaxcam.arrays.inputs import taken
 from jaxcam.errors import fail
 from jaxcam.split import linen
 from jaxcam.split.arrange import ToMap, tokens
@@ -20,6 +21,7 @@ from jaxcam.split.passes import cut
 from jaxcam.split.pick import Choice
 from jaxcam.split.refusals import refuse_model
 from jaxcam.split.site import AUTO, Network, Site, divide
+from jaxcam.split.whole import INPUT, cut_input
 from jaxcam.types import Split
 
 __all__ = ["last_layer", "layers", "split", "tokens"]
@@ -38,28 +40,31 @@ def split(
 ) -> Split:
     """Cut a model at a layer into ``features(x) -> a`` and ``scores(a, x)``.
 
-    ``x`` is ``[batch, *spatial, channel]``, or for a model of several inputs a tuple of arrays or a
-    dict of them by keyword, each with the batch axis first. ``a`` is the layer's output, ``[batch,
-    *spatial, k]``, and the scores are ``[batch, classes]``, or a map of them ``[batch, *spatial,
-    classes]``. ``scores`` runs the whole model with the layer's output replaced by ``a``: what goes
-    around the layer (a residual connection) still comes from ``x``, and ``scores(features(x), x)``
-    is the model's own output, to the last bit unless the compiler fuses across the layer. Both are
-    pure and work under any transformation of JAX; the model, its state and its class stay as they
-    are. Weights, and arrays among ``kwargs``, are leaves of the result: a split of the same model
-    with new weights of the same shapes reuses what was compiled.
+    ``x`` is ``[batch, *spatial, channel]``, or for a model of several inputs a tuple or list of
+    arrays or a dict of them by keyword, each with the batch axis first. ``a`` is the layer's
+    output, ``[batch, *spatial, k]``, and the scores are ``[batch, classes]``, or a map of them
+    ``[batch, *spatial, classes]``. ``scores`` runs the whole model with the layer's output replaced
+    by ``a``: what goes around the layer (a residual connection) still comes from ``x``, and
+    ``scores(features(x), x)`` is the model's own output, to the last bit unless the compiler fuses
+    across the layer. Both are pure and work under any transformation of JAX; the model, its state
+    and its class stay as they are. Weights, and arrays among ``kwargs``, are leaves of the result:
+    a split of the same model with new weights of the same shapes reuses what was compiled.
 
     Args:
         model: a `flax.linen` module; or a `flax.nnx` module or a functional Keras model (on the JAX
             backend), which are put into evaluation mode.
         layer: its name as `layers` gives it, ``"Block_0/Conv_1"`` or ``"stages/3/layers/2"``;
             ``.`` may stand for ``/`` where there is none. ``auto``: what `last_layer` finds.
+            ``input``: the input itself, for maps of its own pixels (a layer of that name is
+            ``"/input"``).
         variables: all collections of a linen module; not for nnx, nor for a bound linen module. For
             Keras, if not the model's own: ``(trainable, non_trainable)``, as ``stateless_call``
             takes them.
-        call: which call, where the model calls the layer several times.
+        call: which call, where the model calls the layer several times: from 0 on, in the order of
+            the model's calls, or for Keras in that of the layer's nodes.
         select: which array, where the layer returns several: an index, a key, an attribute's name,
             or a function that returns one of them. A function is compared by identity, so define
-            it once.
+            it once. At ``input``, which of several inputs: a place in the tuple, or a name.
         to_map: makes a map ``[batch, *spatial, k]`` of the layer's output by picking and reordering
             elements: `jaxcam.tokens` for transformers, ``lambda a: jnp.moveaxis(a, 1, -1)`` for
             channels that come first. What it leaves out stays as the network computes it.
@@ -92,11 +97,12 @@ def split(
     """
     where = f"jaxcam.split(model, {layer!r})"
     network = _network(where, model, variables, kwargs)
-    path = () if layer == AUTO else _path(where, model, layer)
+    whole = layer == INPUT
+    path = (INPUT,) if whole else () if layer == AUTO else _path(where, model, layer)
     _check_options(where, layer, call, select, to_map, logits)
     arguments, arrays = divide(where, kwargs)
     site = Site(network.adapter, network.model, path, call, select, to_map, logits, arguments)
-    return cut(site, _snapshot(network.weights), _snapshot(arrays))
+    return (cut_input if whole else cut)(site, _snapshot(network.weights), _snapshot(arrays))
 
 
 def layers(model: Any, x: Any, *, variables: Any = None, **kwargs: Any) -> dict[str, Any]:
@@ -122,6 +128,7 @@ def layers(model: Any, x: Any, *, variables: Any = None, **kwargs: Any) -> dict[
     layers/1 (1, 8, 8, 8)
     """
     where = "jaxcam.layers(model, x)"
+    x = taken(x, where)
     network = _network(where, model, variables, kwargs)
     sightings = census(network, *divide(where, kwargs), x)
     return {str(place): sighting.output for place, sighting in free(sightings)}
@@ -151,6 +158,7 @@ def last_layer(
     'layers/0'
     """
     where = "jaxcam.last_layer(model, x)"
+    x = taken(x, where)
     network = _network(where, model, variables, kwargs)
     _check_options(where, AUTO, 0, select, to_map, None)
     return str(last(where, network, *divide(where, kwargs), x, select, to_map))
@@ -220,6 +228,10 @@ def _check_options(
     if layer == AUTO and call:
         remedy = "jaxcam.last_layer(model, x) says its name."
         fail(where, needs="no call= of a layer without a name", got=f"call={call}", remedy=remedy)
+    if layer == INPUT and (call or to_map is not None):
+        got = "call=" if call else "to_map="
+        remedy = "Leave it out: the input is one array, as the model takes it."
+        fail(where, needs="a layer that is called and laid out", got=got, remedy=remedy)
     if to_map is not None and not callable(to_map):
         remedy = "For example to_map=jaxcam.tokens(before=1)."
         fail(where, needs="a function for to_map=", got=repr(to_map), remedy=remedy)

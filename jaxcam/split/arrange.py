@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxcam.arrays.outputs import describe, is_array
 from jaxcam.errors import JaxcamError, fail
-from jaxcam.split.pick import describe, is_array
 
 ToMap = Callable[[Any], Any]
 

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxcam.split.pick import is_array
+from jaxcam.arrays.outputs import is_array
 from jaxcam.split.site import Arguments, Network, join
 
 _MARK = "jaxcam layer"
-_RUNS_ITS_BODY_ONCE = {
+MAPPED = "mapped"
+RUNS_ITS_BODY_ONCE = {
     *("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"),
     *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
 }
@@ -43,11 +44,15 @@ class Sighting(NamedTuple):
 class Tape:
     """What one survey saw while tracing: names and output shapes, no arrays.
 
+    kept: the layers whose variables are mapped on the way to them, and with them what an adapter
+    would put there.
+
     Compared by identity: a cached trace of an earlier survey (``nn.jit``, ``nnx.jit``) must not
     stand in for this one.
     """
 
     calls: list[tuple[str, Any]] = field(default_factory=list)
+    kept: set[str] = field(default_factory=set)
 
 
 def mark(tape: Tape, name: str, call: Callable[[], Any]) -> Any:
@@ -76,8 +81,8 @@ def census(
         network.adapter.survey(tape, network.model, weights, join(arguments, arrays), x)
 
     jaxpr = jax.make_jaxpr(survey)(*abstract((network.weights, arrays, x)))
-    marks = [(*found, ended) for ended, found in enumerate(_marks(jaxpr, None))]
-    return [_sighting(tape, *found) for found in sorted(marks, key=lambda found: found[0])]
+    marks = [(*mark, ended) for ended, mark in enumerate(_marks(jaxpr, None))]
+    return [_sighting(tape, *mark) for mark in sorted(marks, key=lambda mark: mark[0])]
 
 
 class Place(NamedTuple):
@@ -98,8 +103,8 @@ class Place(NamedTuple):
     @classmethod
     def read(cls, words: str) -> "Place":
         """The place that is written so; what has no call is a name."""
-        found = re.fullmatch(r"(.*) call=(\d+)", words)
-        return cls(found[1], int(found[2])) if found else cls(words, 0)
+        parts = re.fullmatch(r"(.*) call=(\d+)", words)
+        return cls(parts[1], int(parts[2])) if parts else cls(words, 0)
 
 
 def free(sightings: list[Sighting]) -> Iterator[tuple[Place, Sighting]]:
@@ -124,7 +129,8 @@ def _sighting(
     name, output = tape.calls[index]
     first = next(filter(is_array, jax.tree.leaves(output)))
     batched = first.shape != shape
-    return Sighting(name, output, inside or ("vmap" if batched else None), ended)
+    kept = MAPPED if name in tape.kept else None
+    return Sighting(name, output, inside or ("vmap" if batched else kept), ended)
 
 
 def _marks(jaxpr: Any, inside: str | None) -> Iterator[tuple[int, tuple[int, ...], str | None]]:
@@ -134,10 +140,11 @@ def _marks(jaxpr: Any, inside: str | None) -> Iterator[tuple[int, tuple[int, ...
         label = equation.params.get("name") if primitive == "name" else None
         if isinstance(label, str) and label.startswith(_MARK) and label.endswith("/0"):
             yield int(label.split("/")[1]), equation.outvars[0].aval.shape, inside
-        here = inside or (None if primitive in _RUNS_ITS_BODY_ONCE else primitive)
-        for body in filter(_is_jaxpr, jax.tree.leaves(equation.params, is_leaf=_is_jaxpr)):
+        here = inside or (None if primitive in RUNS_ITS_BODY_ONCE else primitive)
+        for body in filter(is_jaxpr, jax.tree.leaves(equation.params, is_leaf=is_jaxpr)):
             yield from _marks(body, here)
 
 
-def _is_jaxpr(value: Any) -> bool:
+def is_jaxpr(value: Any) -> bool:
+    """Whether it is a jaxpr, closed or not."""
     return hasattr(getattr(value, "jaxpr", value), "eqns")

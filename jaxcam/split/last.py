@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxcam.arrays.inputs import batch_of
 from jaxcam.errors import JaxcamError, fail
-from jaxcam.inputs import batch_of
 from jaxcam.split.arrange import arranged
 from jaxcam.split.census import Place, Sighting, census, free
 from jaxcam.split.pick import Choice, pick
@@ -34,12 +34,12 @@ def last(
     to_map: Any,
 ) -> Place:
     """The last output with a spatial extent; of a layer and those inside it, the outermost."""
-    found = [
+    candidates = [
         (sighting.ended, place)
         for place, sighting in free(census(network, arguments, arrays, x))
         if _is_map(sighting, x, select, to_map)
     ]
-    if not found:
+    if not candidates:
         fail(
             call,
             needs="a layer whose output has a spatial extent",
@@ -47,12 +47,17 @@ def last(
             remedy="Name a layer that jaxcam.layers lists: to_map=jaxcam.tokens() makes a map of "
             "tokens, such as those of the last block's first LayerNorm.",
         )
-    return max(found)[1]
+    return max(candidates)[1]
 
 
 def _is_map(sighting: Sighting, x: Any, select: Choice, to_map: Any) -> bool:
-    """Whether it is ``[batch, *spatial, k]``, of more than one position, and floating."""
-    ranks = {leaf.ndim for leaf in jax.tree.leaves(x)}
+    """Whether it is ``[batch, *spatial, k]``, of more than one position, and floating.
+
+    Names, ``[batch, *spatial]``, get their channels within the network.
+    """
+    ranks = {
+        leaf.ndim + (not jnp.issubdtype(leaf.dtype, jnp.floating)) for leaf in jax.tree.leaves(x)
+    } | {leaf.ndim for leaf in jax.tree.leaves(x)}
     try:
         output = pick(sighting.output, select, call="", what="", option="select")
         # Tokens of a picture have an axis less than it: which of them still matter is not known.

@@ -15,15 +15,17 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from flax import errors
+from flax import errors, traverse_util
 
+from jaxcam.arrays.inputs import call_with
 from jaxcam.errors import fail
-from jaxcam.inputs import call_with
 from jaxcam.split.census import Tape, mark
 from jaxcam.split.passes import Seen, visit
-from jaxcam.split.site import Adapter, Network, Site
+from jaxcam.split.site import Adapter, Network, Site, divide, join
+from jaxcam.split.state import Held, not_handed_on
 
 _SEEN, _SUBSTITUTE, _LABEL = "jaxcam seen", "jaxcam substitute", "jaxcam label"
+_PROBE = "jaxcam probe"
 _OURS = {"mutable", "capture_intermediates"}
 
 
@@ -59,8 +61,10 @@ def run(
     """
     # What else a cached trace depends on.
     collection = f"jaxcam {site.call} {site.select!r} {site.to_map!r}"
+    roots: dict[tuple[str, ...], Any] = {}
 
     def watch(module: nn.Module, call: Callable[[], Any]) -> Any:
+        roots.setdefault(module.path, module.scope and module.scope.root)
         output = call()
         if not module.has_variable(collection, _SUBSTITUTE):
             return output
@@ -71,10 +75,13 @@ def run(
 
     slot = reduce(lambda tree, key: {key: tree}, reversed(site.path), {_SUBSTITUTE: a})
     positional, named = call_with(x)
-    with _calls(watch), _explained(site):
+    with _calls(watch), explained(site):
         output, sown = site.model.apply(
             {**variables, collection: slot}, *positional, mutable=[collection], **named, **kwargs
         )
+    lifted = roots.get(site.path) is not roots.get(())
+    if lifted and a is None and not _reached(site.model, variables, kwargs, x, [site.path]):
+        return output, ()
     at_layer = reduce(lambda tree, key: tree[key], site.path, sown[collection])
     return output, at_layer.get(_SEEN, ())
 
@@ -83,8 +90,10 @@ def survey(
     tape: Tape, model: nn.Module, variables: Mapping[str, Any], kwargs: dict[str, Any], x: Any
 ) -> None:
     """Run the model with every layer's output marked."""
+    roots: dict[tuple[str, ...], Any] = {}
 
     def watch(module: nn.Module, call: Callable[[], Any]) -> Any:
+        roots.setdefault(module.path, module.scope and module.scope.root)
         return mark(tape, "/".join(module.path), call) if module.path else call()
 
     # Static values among the variables, others for each module and each survey: nn.jit must trace
@@ -95,8 +104,54 @@ def survey(
         if isinstance(tree, Mapping)
     }
     positional, named = call_with(x)
-    with _calls(watch), _explained("jaxcam.layers(model, x)"):
+    with _calls(watch), explained("jaxcam.layers(model, x)"):
         model.apply({**variables, **labels}, *positional, **named, **kwargs)
+    lifted = [path for path, root in roots.items() if root is not roots[()]]
+    if lifted:
+        reached = _reached(model, variables, kwargs, x, lifted)
+        tape.kept.update("/".join(path) for path in lifted if path not in reached)
+
+
+def _reached(
+    model: nn.Module, variables: Any, kwargs: Any, x: Any, paths: list[tuple[str, ...]]
+) -> list[tuple[str, ...]]:
+    """The layers to which a slot gets as it was made, and back out of the model; they are tried.
+
+    ``nn.map_variables`` maps the slot along with the variables, and may fail at it.
+    """
+
+    def trial(rest: Any, x: Any) -> tuple[Any, Held, Held]:
+        variables, arrays, slots = rest
+
+        def watch(module: nn.Module, call: Callable[[], Any]) -> Any:
+            if module.has_variable(_PROBE, _SUBSTITUTE):
+                module.sow(_PROBE, _SEEN, module.get_variable(_PROBE, _SUBSTITUTE))
+            return call()
+
+        positional, named = call_with(x)
+        probes = traverse_util.unflatten_dict(
+            {(*path, _SUBSTITUTE): slot for path, slot in zip(paths, slots, strict=True)}
+        )
+        with _calls(watch):
+            _, sown = model.apply(
+                {**variables, _PROBE: probes}, *positional, mutable=[_PROBE], **named,
+                **join(static, arrays),
+            )  # fmt: skip
+        seen: Any = traverse_util.flatten_dict(sown.get(_PROBE, {}))
+        names = ["/".join(path) for path in paths]
+        before = {name: [slot] for name, slot in zip(names, slots, strict=True)}
+        after = {"/".join(path[:-1]): list(s[:1]) for path, s in seen.items() if path[-1] == _SEEN}
+        return [], before, after
+
+    static, arrays = divide("", kwargs)
+    slots = [jax.ShapeDtypeStruct((2, 2), "float32")] * len(paths)
+    try:
+        mapped = not_handed_on(trial, (variables, arrays, slots), x)
+    except Exception:  # of the transformation's function, which was not made for slots
+        if len(paths) == 1:
+            return []
+        return [path for path in paths if _reached(model, variables, kwargs, x, [path])]
+    return [path for path in paths if "/".join(path) not in mapped]
 
 
 ADAPTER = Adapter(run, survey)
@@ -123,16 +178,17 @@ def _calls(watch: Callable[[nn.Module, Callable[[], Any]], Any]) -> Iterator[Non
 
 
 @contextmanager
-def _explained(call: object) -> Iterator[None]:
+def explained(call: object) -> Iterator[None]:
     """Flax's own errors that a caller of this library can do something about, in its words."""
     switch = "Pass the argument of the model that switches it, such as train=False"
     try:
         yield
-    except errors.ModifyScopeVariableError:
+    except errors.ModifyScopeVariableError as error:
         fail(
             str(call),
             needs="a model in evaluation mode",
-            got="one that updates its variables (BatchNorm in training mode)",
+            got="one that updates its variables (BatchNorm in training mode): "
+            f"{str(error).split(' because ')[0]}",
             remedy=f"{switch}.",
         )
     except NameError as error:

@@ -3,6 +3,8 @@
 The copy's layer gets a subclass of its own class, on the instance alone, and variables of its own
 that carry what the subclass reads and writes. So it goes through ``nnx.jit`` and ``nnx.remat`` as
 the model's own state does, and what leaves ``nnx.scan`` or ``nnx.vmap`` is stacked, which shows.
+Their names begin with ``to_nnx__``: all that is called otherwise, ``nnx.bridge.ToNNX`` takes for
+variables of its linen module.
 
 Imported on demand: ``flax.nnx`` takes longer to import than the rest of this library.
 """
@@ -14,12 +16,17 @@ from typing import Any
 import jax
 from flax import errors, nnx
 
+from jaxcam.arrays.inputs import call_with
+from jaxcam.arrays.outputs import is_array
 from jaxcam.errors import fail
-from jaxcam.inputs import call_with
 from jaxcam.split.census import Tape, mark
+from jaxcam.split.linen import explained
 from jaxcam.split.passes import Seen, visit
 from jaxcam.split.refusals import refuse_name
-from jaxcam.split.site import Adapter, Network, Site
+from jaxcam.split.site import Adapter, Arguments, Network, Site, divide, join
+from jaxcam.split.state import Held, changed, refuse, training
+
+_EVALUATION = {"deterministic": True, "use_running_average": True}
 
 
 class Watched(nnx.Variable):
@@ -38,9 +45,9 @@ def network(call: str, model: nnx.Module, variables: Any) -> Network:
             got=f"a {type(variables).__name__}",
             remedy="Put them into the model by nnx.update, or leave them away.",
         )
-    evaluated = nnx.view(
-        model, deterministic=True, use_running_average=True, raise_if_not_found=False, graph=True
-    )
+    evaluated = nnx.view(model, **_EVALUATION, raise_if_not_found=False, graph=True)
+    # Modules without a view of their own have the flags all the same: nnx.SpectralNorm, the user's.
+    evaluated.set_attributes(**_EVALUATION, raise_if_not_found=False, graph=True)
     graph, state = nnx.split(evaluated, graph=True)
     return Network(ADAPTER, graph, jax.tree.map(_value, state, is_leaf=_is_variable))
 
@@ -63,15 +70,17 @@ def run(
     """Run a copy of the model with the layer watched or, given ``a``, replaced."""
     # Without copy=True the copy's variables would be the state's own.
     model = nnx.merge(site.model, state, copy=True)
+    before, arguments = _held(model), divide(str(site), kwargs)
     layer = _walk(model, site.path)
     object.__setattr__(layer, "__class__", _watched(type(layer)))
-    layer.jaxcam_site = nnx.static(site)
-    layer.jaxcam_seen = Watched((), ref=False, hijax=False)
+    layer.to_nnx__site = nnx.static(site)
+    layer.to_nnx__seen = Watched((), ref=False, hijax=False)
     if a is not None:
-        layer.jaxcam_substitute = Watched(a, ref=False, hijax=False)
+        layer.to_nnx__substitute = Watched(a, ref=False, hijax=False)
     positional, named = call_with(x)
     try:
-        output = model(*positional, **named, **kwargs)
+        with explained(site):  # of linen modules within, by nnx.bridge
+            output = model(*positional, **named, **kwargs)
     except errors.TraceContextError:
         fail(
             str(site),
@@ -79,7 +88,39 @@ def run(
             got="one within a plain transformation of JAX, which cannot hand out its output",
             remedy="Write nnx.remat for jax.checkpoint and nnx.jit for jax.jit in the model.",
         )
-    return output, layer.jaxcam_seen.get_value()
+    if changed(before, _held(model)):
+        _check_evaluation(site, state, arguments, x)
+    return output, layer.to_nnx__seen.get_value()
+
+
+def _check_evaluation(
+    site: Site, state: nnx.State, arguments: tuple[Arguments, tuple[Any, ...]], x: Any
+) -> None:
+    """Refuse a model whose answer is not a function of its input alone: linen does the same."""
+    static, arrays = arguments
+
+    def trial(rest: Any, x: Any) -> tuple[Any, Held, Held]:
+        state, arrays = rest
+        model = nnx.merge(site.model, state, copy=True)
+        before = _held(model)
+        positional, named = call_with(x)
+        output = model(*positional, **named, **join(static, arrays))
+        return list(filter(is_array, jax.tree.leaves(output))), before, _held(model)
+
+    held = dict(_variables(nnx.merge(site.model, state, copy=True)))
+
+    def is_generator(name: str) -> bool:
+        return isinstance(held[name], nnx.RngState)
+
+    if names := training(trial, (state, arrays), x, is_generator=is_generator):
+        refuse(
+            str(site),
+            names,
+            random=any(map(is_generator, names)),
+            remedy="Pass the argument of the model that switches it, such as train=False, or set "
+            "the model's own flag before it is split. One that always does so can be given as a "
+            "pair of pure functions, jaxcam.Split.",
+        )
 
 
 def survey(
@@ -89,7 +130,7 @@ def survey(
     model = nnx.merge(graph, state, copy=True)
     for name, layer in _layers(model):
         object.__setattr__(layer, "__class__", _taped(type(layer)))
-        layer.jaxcam_tape = nnx.static((tape, name))
+        layer.to_nnx__tape = nnx.static((tape, name))
     positional, named = call_with(x)
     model(*positional, **named, **kwargs)
 
@@ -104,11 +145,11 @@ def _watched(cls: type) -> type:
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         output = cls.__call__(self, *args, **kwargs)
-        before = self.jaxcam_seen.get_value()
-        substitute = getattr(self, "jaxcam_substitute", None)
+        before = self.to_nnx__seen.get_value()
+        substitute = getattr(self, "to_nnx__substitute", None)
         a = None if substitute is None else substitute.get_value()
-        output, seen = visit(self.jaxcam_site, before, output, a)
-        self.jaxcam_seen.set_value((*before, seen))
+        output, seen = visit(self.to_nnx__site, before, output, a)
+        self.to_nnx__seen.set_value((*before, seen))
         return output
 
     return _subclass(cls, call)
@@ -119,7 +160,7 @@ def _taped(cls: type) -> type:
     """The same for a survey."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        tape, name = self.jaxcam_tape
+        tape, name = self.to_nnx__tape
         return mark(tape, name, lambda: cls.__call__(self, *args, **kwargs))
 
     return _subclass(cls, call)
@@ -136,6 +177,20 @@ def _is_variable(node: Any) -> bool:
 def _value(variable: Any) -> Any:
     """A variable of its own with the value of now, also of one that is held by reference."""
     return variable.copy(ref=False, hijax=False) if _is_variable(variable) else variable
+
+
+def _variables(model: nnx.Module) -> Iterator[tuple[str, Any]]:
+    """Everything that a call could update, but what is sown, which nobody reads."""
+    for path, held in nnx.to_flat_state(nnx.state(model, graph=True)):
+        if not isinstance(held, nnx.Intermediate):
+            yield "/".join(map(str, path)), held
+
+
+def _held(model: nnx.Module) -> Held:
+    return {
+        name: jax.tree.leaves(held.get_raw_value() if _is_variable(held) else held)
+        for name, held in _variables(model)
+    }
 
 
 def _layers(model: nnx.Module) -> Iterator[tuple[str, Any]]:

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
+from jaxcam.arrays.door import as_array
+from jaxcam.arrays.inputs import taken
+from jaxcam.arrays.outputs import check_activations, check_scores, describe
 from jaxcam.errors import fail
-from jaxcam.inputs import batch_of
 from jaxcam.split.arrange import arranged, put_back
 from jaxcam.split.last import located
-from jaxcam.split.pick import describe, holds, pick, replace
+from jaxcam.split.pick import holds, pick, replace
 from jaxcam.split.refusals import refuse_layer
 from jaxcam.split.site import Site, join
 from jaxcam.types import Split
@@ -43,23 +45,26 @@ def cut(site: Site, weights: Any, arrays: tuple[Any, ...]) -> Split:
 
 def features(site: Site, weights: Any, arrays: tuple[Any, ...], x: Any) -> Array:
     """``a``: the layer's output for ``x``."""
+    x = taken(x, f"{site}.features(x)")
     site = located(site, weights, arrays, x)
     output, seen = _run(site, weights, arrays, None, x)
     a = seen[site.call].value
     if site.to_map is not None:
         a = arranged(str(site), site.to_map, a)
-    _check_activations(site, a, x)
-    _check_scores(site, _logits(site, output), x)
+    check_activations(str(site), a, x)
+    check_scores(str(site), logits_of(site, output), x)
     return a
 
 
 def scores(site: Site, weights: Any, arrays: tuple[Any, ...], a: Array, x: Any) -> Array:
     """``[batch, classes]`` of ``x`` with ``a`` in place of the layer's output."""
+    call = f"{site}.scores(a, x)"
+    a, x = as_array(a, call), taken(x, call)
     site = located(site, weights, arrays, x)
-    _check_activations(site, a, x)
+    check_activations(str(site), a, x)
     output, _ = _run(site, weights, arrays, a, x)
-    logits = _logits(site, output)
-    _check_scores(site, logits, x)
+    logits = logits_of(site, output)
+    check_scores(str(site), logits, x)
     return logits
 
 
@@ -116,42 +121,6 @@ def _run(
     return output, seen
 
 
-def _logits(site: Site, output: Any) -> Array:
+def logits_of(site: Site, output: Any) -> Array:
+    """Pick the scores from the model's output."""
     return pick(output, site.logits, call=str(site), what="a model's output", option="logits")
-
-
-def _check_activations(site: Site, a: Array, x: Any) -> None:
-    """``[batch, *spatial, k]``, floating, with the batch of ``x`` and at least one spatial axis."""
-    shapes = f"{describe(a)} for x {describe(x)}"
-    if not jnp.issubdtype(a.dtype, jnp.floating):
-        fail(
-            str(site),
-            needs="floating activations, to differentiate by",
-            got=shapes,
-            remedy="Take a layer behind this one.",
-        )
-    if a.ndim == 2:
-        fail(
-            str(site),
-            needs="activations [batch, *spatial, k], to draw a map over the spatial axes",
-            got=f"{shapes}, which has no spatial axis",
-            remedy="Take a layer before the pooling or the flattening, such as a convolution.",
-        )
-    if a.ndim < 3 or a.shape[0] != batch_of(x):
-        fail(
-            str(site),
-            needs="activations [batch, *spatial, k] with the batch axis of x first",
-            got=shapes,
-            remedy="Pass x with its batch axis (x[None] for one example), or take another layer.",
-        )
-
-
-def _check_scores(site: Site, logits: Array, x: Any) -> None:
-    if logits.ndim < 2 or logits.shape[0] != batch_of(x):
-        fail(
-            str(site),
-            needs="scores [batch, classes] from the model (or [batch, *spatial, classes])",
-            got=f"{describe(logits)} for x {describe(x)}",
-            remedy="Say what the scores are by logits=, an index, a key or a function of the "
-            "model's output, and pass x with its batch axis.",
-        )

@@ -1,21 +1,16 @@
 """Picking one array from what a layer or a model returns, and putting another in its place."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax import Array
 
+from jaxcam.arrays.outputs import describe, is_array
 from jaxcam.errors import fail
 
 Choice = int | str | Callable[[Any], Any] | None
 """An index, a key or an attribute's name, or a function of the whole; ``None``: it is an array."""
-
-
-def is_array(value: Any) -> bool:
-    """Whether JAX would trace it, concrete or abstract; Python scalars stay Python."""
-    return isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
 
 
 def pick(tree: Any, choice: Choice, *, call: str, what: str, option: str) -> Array:
@@ -51,20 +46,6 @@ def replace(tree: Any, old: Array, new: Array) -> Any:
 def holds(tree: Any, array: Array) -> bool:
     """Whether ``array`` is itself a leaf of ``tree``, and not computed from one."""
     return any(leaf is array for leaf in jax.tree.leaves(tree))
-
-
-def describe(tree: Any) -> str:
-    """The structure with ``float32[2,8,8,4]`` for each array, cut where it gets long."""
-    if is_array(tree):
-        return f"{tree.dtype}[{','.join(map(str, tree.shape))}]"
-    if isinstance(tree, Mapping):
-        inner = ", ".join(f"{key!r}: {describe(value)}" for key, value in tree.items())
-        text = f"{{{inner}}}"
-    elif isinstance(tree, list | tuple):
-        text = f"{type(tree).__name__}({', '.join(map(describe, tree))})"
-    else:
-        text = type(tree).__name__ if tree is not None else "None"
-    return text if len(text) < 300 else text[:297] + "..."
 
 
 def _entry(tree: Any, choice: int | str) -> Any:

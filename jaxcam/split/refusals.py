@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from jaxcam.errors import fail
-from jaxcam.split.census import census
+from jaxcam.split.census import MAPPED, census
 from jaxcam.split.site import Network, Site
 
 _LISTED = 20
@@ -76,6 +76,13 @@ def refuse_layer(site: Site, weights: Any, arrays: tuple[Any, ...], x: Any) -> N
 
 def _refuse_loop(site: Site, inside: str | None) -> NoReturn:
     """One name stands for many outputs there, and replacing one would replace them all."""
+    if inside == MAPPED:
+        fail(
+            str(site),
+            needs="a layer whose output can be taken out of the model",
+            got="one whose variables are mapped on the way to it (WeightNorm, SpectralNorm)",
+            remedy="Take the layer that maps them: jaxcam.layers lists it.",
+        )
     fail(
         str(site),
         needs="a layer with one output per call",

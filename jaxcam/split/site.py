@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxcam.arrays.outputs import is_array
 from jaxcam.errors import fail
 from jaxcam.split.arrange import ToMap
-from jaxcam.split.pick import Choice, is_array
+from jaxcam.split.pick import Choice
 
 AUTO = "auto"
 

@@ -9,7 +9,9 @@
 
 Weights come from published checkpoints of torchvision, timm or Hugging Face transformers, as
 safetensors or ``.pth``, in a file, a folder or on the hub. Reading one runs nothing that it holds
-and needs no torch; every tensor is used exactly once, or an error says which were not.
+and needs no torch. The network's tensors are found whatever wraps them, and of several sets the
+caller chooses (``part=``); each of the set is used exactly once, or an error says which were not,
+and the card names what else there is.
 
 Models are `flax.nnx` modules in evaluation mode; ``model.train()`` switches BatchNorm, dropout and
 stochastic depth to training. Nothing here is loaded by ``import jaxcam``.

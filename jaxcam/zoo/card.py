@@ -36,7 +36,9 @@ class Card(NamedTuple):
     else it is known. classes: how many. class_names: none where the checkpoint brings none. digest:
     the file's SHA-256 in hexadecimal. tokens: how many stand before those of the picture in layers
     that give tokens, for `jaxcam.tokens`; None where no layer does. layer: the one to explain where
-    none is named; ``auto`` is `jaxcam.last_layer`'s.
+    none is named; ``auto`` is `jaxcam.last_layer`'s. part: where in the file the weights were, and
+    what stood before their names: ``state_dict_ema.module``, say; empty where nothing did. beside:
+    what else there is, and was not used.
     """
 
     architecture: str
@@ -49,6 +51,8 @@ class Card(NamedTuple):
     digest: str
     tokens: int | None
     layer: str = "auto"
+    part: str = ""
+    beside: tuple[str, ...] = ()
 
 
 IMAGENET = Preprocessing(256, (224, 224), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

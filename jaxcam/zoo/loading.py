@@ -1,5 +1,6 @@
 """A network with the weights of a published checkpoint."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -13,8 +14,22 @@ from jaxcam.errors import fail
 from jaxcam.zoo.architecture import Architecture
 from jaxcam.zoo.card import Card, Preprocessing, class_names_of, input_size, preprocessing_of
 from jaxcam.zoo.catalogue import ARCHITECTURES, find, make
-from jaxcam.zoo.weights.assign import Fit, Slot, best_fit, filled, fits, listed, rename, slots
+from jaxcam.zoo.weights.assign import (
+    Fit,
+    Slot,
+    best_fit,
+    check_types,
+    covers,
+    filled,
+    rename,
+    slots,
+)
+from jaxcam.zoo.weights.contents import Contents, Entry, beside, listed
 from jaxcam.zoo.weights.files import Checkpoint, read
+from jaxcam.zoo.weights.parts import Part, choose, cut, shares, within
+
+NEAR = 0.5
+"""Of a network's names, so many must stand behind a path for what is missing there to be said."""
 
 
 class Loaded(NamedTuple):
@@ -31,48 +46,65 @@ class Described(NamedTuple):
     load: Callable[[], Any]
 
 
-def load(name: str, weights: str | Path) -> Loaded:
+def load(name: str, weights: str | Path, *, part: str | None = None) -> Loaded:
     """Make a network and give it a checkpoint's weights, every tensor exactly once.
 
     Args:
         name: a network of `names`.
         weights: a ``.safetensors`` or ``.pth`` file, a folder with ``model.safetensors`` or
-            ``pytorch_model.bin``, or ``"hf://owner/name"``, a repository of the Hugging Face hub
-            (``@revision`` may follow), in the names of torchvision, timm or transformers.
+            ``pytorch_model.bin`` (or an index of several), or ``"hf://owner/name"``, a repository
+            of the Hugging Face hub (``@revision`` may follow), in the names of torchvision, timm or
+            transformers.
+        part: where in the file the weights are, where there are several sets of them, such as
+            ``"state_dict_ema"``, ``"teacher"`` or ``"model.ema"``: what their names begin with. It
+            is found where there is one, whatever training scripts (``state_dict``, ``model``) and
+            wrappers (``module.``, ``_orig_mod.``) put before the network's names.
 
     The number of classes is the checkpoint's. ``config.json`` and ``preprocessor_config.json`` are
-    read where they stand beside it. Half precision becomes float32.
+    read where they stand beside it. Half precision becomes float32. The card says which part it
+    was, and what else the file holds, such as an optimizer's state.
 
     Raises:
-        JaxcamError: if the file is damaged, no checkpoint, or asks for code to be run (which is
-            not done); if tensors are missing, left over, not finite or of another shape, with the
-            network that they would fit; if ``config.json`` tells of another network.
+        JaxcamError: if the file is damaged or no checkpoint; if it holds several sets of the
+            network's tensors, with their names; if tensors of one are missing, left over, not
+            finite, quantised or of another shape, with the network that they would fit; if
+            ``config.json`` tells of another network. Nothing that a file asks for is run.
     """
-    described = describe(name, weights)
+    described = describe(name, weights, part=part)
     return Loaded(described.load(), described.card)
 
 
-def describe(name: str, weights: str | Path) -> Described:
+def describe(name: str, weights: str | Path, *, part: str | None = None) -> Described:
     """Read a checkpoint as `load` does, and say what it is before a device has to hold it."""
-    call = f"zoo.load({name!r}, {str(weights)!r})"
+    which = "" if part is None else f", part={part!r}"
+    call = f"zoo.load({name!r}, {str(weights)!r}{which})"
     architecture = find(call, name)
     checkpoint = read(call, weights)
     _check_settings(call, architecture, checkpoint)
-    classes = _classes(architecture, checkpoint.tensors)
-    fit = best_fit(_wanted(name, classes), checkpoint.tensors)
+    contents = checkpoint.contents
+    whole, nearest = _parts(name, within(call, contents.tensors, part))
+    found = choose(call, whole, part) or nearest
+    classes = _classes(architecture, found.tensors)
+    wanted = _wanted(name, classes)
+    fit = best_fit(wanted, found.tensors)
+    others = beside(contents, {found.path + own for own in found.tensors}, found.path)
     if fit.mismatches:
-        _refuse(call, name, fit, checkpoint.tensors)
+        _refuse(call, name, fit, checkpoint, found, others)
+    check_types(call, wanted[fit.naming], found.tensors)
+    arrays = contents.read([found.path + own for own in wanted[fit.naming]])
+    tensors = {own.removeprefix(found.path): array for own, array in arrays.items()}
     naming = fit.naming if fit.naming in architecture.constants else ""
     rules = architecture.namings[fit.naming]
 
     def model() -> Any:
-        return filled(call, _abstract(name, classes, naming), rules, checkpoint.tensors)
+        return filled(call, _abstract(name, classes, naming), rules, tensors)
 
     preprocessing, source = _preprocessing(call, architecture, checkpoint)
     names = class_names_of(call, checkpoint.config, classes)
+    files = tuple(f"{passed} (a file)" for passed in checkpoint.passed)
     card = Card(
         name, checkpoint.origin, fit.naming, preprocessing, source, classes, names,
-        checkpoint.digest, architecture.tokens, architecture.layer,
+        checkpoint.digest, architecture.tokens, architecture.layer, found.name, others + files,
     )  # fmt: skip
     return Described(card, model)
 
@@ -100,10 +132,29 @@ def inspect(name: str, ask: Callable[[Any, jax.ShapeDtypeStruct], Any]) -> Any:
     return found[0]
 
 
-def _classes(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> int:
-    """As many as the head of the checkpoint has; without a head the comparison says so."""
-    heads = (rename(f"{architecture.head}.weight", r) for r in architecture.namings.values())
-    found = (tensors[head].shape for head in heads if head in tensors)
+def _parts(name: str, tensors: Mapping[str, Entry]) -> tuple[list[Part], Part]:
+    """The parts that hold the whole network, maybe with more, and the one that comes nearest."""
+    architecture = ARCHITECTURES[name]
+    wanted = _wanted(name, _classes(architecture, tensors))
+    found = shares(tensors, [own.keys() for own in wanted.values()])
+    named = [path for path, share in found.items() if share == 1]
+    whole = [part for path in named if _is_whole(name, part := cut(tensors, path, named))]
+    near = max(found, key=lambda path: (found[path], -len(path)), default="")
+    return whole, cut(tensors, near if found.get(near, 0) >= NEAR else "", named)
+
+
+def _is_whole(name: str, part: Part) -> bool:
+    wanted = _wanted(name, _classes(ARCHITECTURES[name], part.tensors))
+    return any(covers(own, part.tensors) for own in wanted.values())
+
+
+def _classes(architecture: Architecture, tensors: Mapping[str, Entry]) -> int:
+    """As many as the head has, or any head behind a path; without, the comparison says so."""
+    heads = tuple(rename(f"{architecture.head}.weight", r) for r in architecture.namings.values())
+    ends = tuple(f".{head}" for head in heads)
+    names = [head for head in heads if head in tensors]
+    names += [name for name in tensors if name.endswith(ends)]
+    found = (tensors[name].shape for name in names)
     return next((shape[0] for shape in found if shape and shape[0]), 1000)
 
 
@@ -141,24 +192,39 @@ def _wanted(name: str, classes: int) -> dict[str, dict[str, Slot]]:
     return {naming: slots(model, rules) for naming, rules in ARCHITECTURES[name].namings.items()}
 
 
-def _refuse(call: str, name: str, fit: Fit, tensors: Mapping[str, np.ndarray]) -> None:
+def _refuse(
+    call: str, name: str, fit: Fit, checkpoint: Checkpoint, part: Part, beside: tuple[str, ...]
+) -> None:
     """Say which tensors stand in the way, and what they are tensors of."""
-    groups = {"missing": fit.missing, "left over": fit.left, "of another shape": fit.shapes}
+    missing = tuple(_missing(own, checkpoint.contents, part) for own in fit.missing)
+    groups = {"missing": missing, "left over": fit.left, "of another shape": fit.shapes}
     got = "; ".join(f"{len(g)} {what} ({listed(g)})" for what, g in groups.items() if g)
-    others = list(_fitting(tensors))
+    if part.path:
+        got = f"{got}; all of them behind {part.name!r}, beside {listed(beside) or 'nothing'}"
+    others = list(_fitting(checkpoint.contents.tensors))
     remedy = f"They are those of {' or '.join(others)}: load it by that name."
     if not others:
         remedy = f"They fit none of {', '.join(ARCHITECTURES)}."
+    if re.search(r"-\d{5}-of-\d{5}\.", checkpoint.origin):
+        remedy = "The file is one of several: pass their folder, or the index."
     fail(
         call, needs=f"each tensor of {name} once, as {fit.naming} name them", got=got, remedy=remedy
     )
 
 
-def _fitting(tensors: Mapping[str, np.ndarray]) -> Iterator[str]:
+def _missing(name: str, contents: Contents, part: Part) -> str:
+    """Its name, and what stands in its place."""
+    what = contents.others.get(part.path + name)
+    return f"{name}, which {what} would make" if what else name
+
+
+def _fitting(tensors: Mapping[str, Entry]) -> Iterator[str]:
     for name, architecture in ARCHITECTURES.items():
-        wanted = _wanted(name, _classes(architecture, tensors))
-        if any(fits(own, tensors) for own in wanted.values()):
-            yield name
+        for part in _parts(name, tensors)[0]:
+            wanted = _wanted(name, _classes(architecture, part.tensors))
+            if not best_fit(wanted, part.tensors).mismatches:
+                yield name
+                break
 
 
 def _check_settings(call: str, architecture: Architecture, checkpoint: Checkpoint) -> None:

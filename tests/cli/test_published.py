@@ -100,11 +100,54 @@ def test_two_derivatives_beside_each_other(capsys, folder):
 
 
 def test_where_there_are_too_many_activations_none_is_removed(capsys, folder, monkeypatch):
-    monkeypatch.setattr("jaxcam.cli.commands.REMOVALS", 100)
+    monkeypatch.setattr("jaxcam.cli.commands.compare.REMOVALS", 100)
     status, out, err = run(capsys, "compare", "photo.png", *RESNET, "--method", "grad_cam_pp")
     assert (status, err) == (0, "")
     assert "note: 256 activations would take a forward pass each: none were removed" in out
     assert "Taylor-CAM" not in out
+
+
+# parts of a checkpoint
+
+
+def in_parts(path: str) -> dict:
+    """Write weights, their averages and options, as training scripts do."""
+    own = tiny.tensors(tiny.network("resnet18"), "resnet18", "torchvision and timm")
+    content = {"state_dict": own, "ema": {f"module.{name}": own[name] for name in own}, "epoch": 3,
+               "args": files.thing("argparse", "Namespace", lr=0.1)}  # fmt: skip
+    content["ema"] |= {"module.fc.bias": own["fc.bias"][::-1].copy()}
+    Path(path).write_bytes(files.made(content))
+    return content
+
+
+def test_a_part_of_a_checkpoint_is_named_and_so_is_what_is_not_used(capsys, folder):
+    content = in_parts("run.pth")
+    words = ("explain", "photo.png", *RESNET[:3], "run.pth", *QUICK)
+    status, out, err = run(capsys, *words)
+    assert (status, out) == (2, "")
+    assert "got 2 in the checkpoint: 'state_dict', 'ema.module'" in err
+    scores = {}
+    for part in ("state_dict", "ema"):
+        facts = run_json(capsys, *words, "--part", part)
+        scores[part] = facts["scores"]
+        assert facts["weights"]["part"] == {"ema": "ema.module"}.get(part, part)
+    moved = content["state_dict"]["fc.bias"][::-1] - content["state_dict"]["fc.bias"]
+    difference = np.subtract(scores["ema"], scores["state_dict"])
+    np.testing.assert_allclose(difference, moved, atol=1e-4)
+    assert facts["weights"]["beside"] == [
+        f"state_dict ({len(content['state_dict'])} tensors)", "epoch", "args (argparse.Namespace)",
+        "code that was not run (argparse.Namespace)",
+    ]  # fmt: skip
+
+
+def test_a_part_of_nothing(capsys, folder):
+    for words in (["explain", "photo.png"], ["layers"], ["layers", *RESNET[:2]]):
+        status, out, err = run(capsys, *words, "--part", "ema")
+        assert (status, out) == (2, "")
+        assert "--part: needs the weights that it is a part of; got none" in err
+    in_parts("run.pth")
+    facts = run_json(capsys, "layers", *RESNET[:3], "run.pth", "--part", "state_dict")
+    assert facts["layers"]
 
 
 # tokens

@@ -145,6 +145,14 @@ def test_the_maps_of_several_layers_are_fused(capsys, folder):
     )
 
 
+def test_maps_of_paths_are_fused(capsys, folder):
+    words = ("--scene", 1, "--model", "relu", "--method", "integrated_gradients")
+    facts = run_json(capsys, *words, "--layer", "block4", "--layer", "block2")
+    assert (facts["samples"], facts["nodes"]) == (0, 16)
+    assert facts["diagnostics"]["completeness"] is None  # known of each map, not of their mean
+    assert facts["layers"][1]["diagnostics"]["completeness"] is not None
+
+
 # overlays
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 from own import assert_is_the_model, assert_same_bits, copied, drawn, explain, images
-from test_readme import block, run
+from pages import block, run
 
 import jaxcam
+from jaxcam import JaxcamError
 
 pytestmark = pytest.mark.collections
 
@@ -116,3 +117,27 @@ def test_new_weights_reuse_the_compiled_program(network):
     halves = (Partial(names[half], weights) for half in ("features", "scores"))
     assert jnp.abs(scores(jaxcam.Split(*halves), x) - first).max() > 1e-3
     assert len(traces) == 1
+
+
+def test_a_layer_that_is_called_twice_is_refused():
+    """Its first output would stand for both."""
+    import equinox as eqx
+
+    class Twice(eqx.Module):
+        blocks: list
+
+        def __call__(self, x, state):
+            conv = self.blocks[1].conv2
+            return conv(jnp.tanh(conv(x))).mean((1, 2)), state
+
+    class Block(eqx.Module):
+        conv2: eqx.nn.Conv2d
+
+    block_of_two = Block(eqx.nn.Conv2d(3, 3, 1, key=jax.random.key(0)))
+    model = Twice([None, block_of_two])
+    split = run(block("eqx.tree_at"), model=model, state=eqx.nn.State(model))["split"]
+    x = jnp.moveaxis(images(size=8), -1, 1)
+    with pytest.raises(AssertionError, match="called 2 times"):
+        split.features(x)
+    with pytest.raises(JaxcamError, match="called 2 times"):
+        jaxcam.cam(split, x, jaxcam.methods.grad_cam())

@@ -275,3 +275,142 @@ def test_another_backend_is_refused():
 def test_keras_is_not_imported_before_a_model_of_it_comes():
     program = "import sys, jaxcam.split; sys.exit('keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def siamese(keras, shared):
+    """``shared`` on three inputs, of which the last is used first."""
+    inputs = [keras.Input((4, 4, 1), name=name) for name in "abc"]
+    outputs = [shared(x) for x in inputs]
+    outputs[0] = keras.layers.ReLU()(outputs[0])
+    pooled = [keras.layers.GlobalAveragePooling2D()(y) for y in reversed(outputs)]
+    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Concatenate()(pooled)))
+
+
+def identity(keras, name):
+    return keras.layers.Conv2D(1, 1, use_bias=False, kernel_initializer="ones", name=name)
+
+
+THREE = tuple(np.full((1, 4, 4, 1), value, np.float32) for value in (1.0, 2.0, 3.0))
+
+
+def seen(model, layer, calls, x=THREE):
+    found = (jaxcam.split(model, layer, call=call).features(x) for call in range(calls))
+    return [float(a[0, 0, 0, 0]) for a in found]
+
+
+def test_calls_are_counted_as_they_were_made(keras, tmp_path):
+    shared = identity(keras, "conv")
+    shared(keras.Input((4, 4, 1)))  # a node outside of the model
+    model = siamese(keras, shared)
+    assert seen(model, "conv", 3) == [1, 2, 3]
+    names = [name for name in jaxcam.layers(model, list(THREE)) if "conv" in name]
+    assert names == ["conv", "conv call=1", "conv call=2"]
+    model.save(tmp_path / "model.keras")
+    assert seen(keras.models.load_model(tmp_path / "model.keras"), "conv", 3) == [1, 2, 3]
+    head = keras.Model(model.inputs, model.get_layer("concatenate").output)
+    assert seen(head, "conv", 3) == [1, 2, 3]
+    with pytest.raises(JaxcamError, match="call=3, of a layer that is called 3 times"):
+        jaxcam.split(model, "conv", call=3).features(THREE)
+    split = jaxcam.split(model, "conv", call=1)
+    np.testing.assert_array_equal(split.scores(split.features(THREE), THREE), model(THREE))
+
+
+def test_calls_within_models_within_models(keras):
+    inner = keras.Input((4, 4, 1))
+    conv = identity(keras, "conv")
+    twice = keras.Model(inner, conv(keras.layers.Rescaling(10.0)(conv(inner))), name="twice")
+    assert seen(siamese(keras, twice), "twice/conv", 6) == [1, 10, 2, 20, 3, 30]
+    sequential = keras.Sequential([keras.Input((4, 4, 1)), identity(keras, "one")], name="within")
+    assert seen(siamese(keras, sequential), "within/one", 3) == [1, 2, 3]
+
+
+def test_lists_and_names_of_inputs(keras):
+    model = siamese(keras, identity(keras, "conv"))
+    split, method = jaxcam.split(model, "conv"), jaxcam.methods.grad_cam()
+    of_tuple = jaxcam.cam(split, THREE, method, 1)
+    by_name = dict(zip("abc", THREE, strict=True))
+    for x in (list(THREE), by_name):
+        np.testing.assert_array_equal(jaxcam.cam(split, x, method, 1).scores, of_tuple.scores)
+
+
+@pytest.fixture
+def always(keras):
+    """Layers that do not heed ``training=False``, and a counter and a generator without harm."""
+
+    class Dropout(keras.layers.Dropout):
+        def call(self, x, training=None):
+            return super().call(x, training=True)
+
+    class Norm(keras.layers.BatchNormalization):
+        def call(self, x, training=None, mask=None):
+            return super().call(x, training=True)
+
+    class Counter(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+            self.seed = keras.random.SeedGenerator(1)
+
+        def call(self, x):
+            keras.random.normal((2,), seed=self.seed)
+            self.calls.assign_add(1.0)
+            return x
+
+    def model(layer):
+        x = keras.Input((8, 8, 3), batch_size=2)
+        y = layer(keras.layers.Conv2D(4, 3, name="conv")(x))
+        return keras.Model(x, keras.layers.Dense(2)(keras.layers.Flatten()(y)))
+
+    made = {"dropout": Dropout(0.5), "norm": Norm(), "counter": Counter()}
+    recurrent = [keras.layers.Reshape((36, 4)), keras.layers.LSTM(3, stateful=True)]
+    made["states"] = lambda y: recurrent[1](recurrent[0](y))
+    return {name: model(layer) for name, layer in made.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("dropout", "asks for random numbers .*seed_generator_state"),
+        ("norm", "updates its variables .*moving_mean"),
+        ("states", "updates its variables .*rnn_state"),  # which model.variables leaves out
+    ],
+)
+def test_layers_in_training_whatever_they_are_told(always, name, words):
+    with pytest.raises(JaxcamError, match=f"evaluation mode; got one that {words}.*training=False"):
+        jaxcam.split(always[name], "conv").features(small())
+
+
+def test_what_changes_without_harm(always):
+    split = jaxcam.split(always["counter"], "conv")
+    scores = split.scores(split.features(small()), small())
+    np.testing.assert_array_equal(scores, always["counter"](small()))
+
+
+def sure(keras, activation):
+    """Two models of the same weights, very sure, one with a last activation."""
+    keras.utils.set_random_seed(1)
+    y = inputs = keras.Input((8, 8, 3))
+    y = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")(y)
+    head = keras.layers.Dense(5, kernel_initializer=keras.initializers.RandomNormal(stddev=150.0))
+    y = head(keras.layers.GlobalAveragePooling2D()(y))
+    return keras.Model(inputs, y), keras.Model(inputs, keras.layers.Activation(activation)(y))
+
+
+@pytest.mark.filterwarnings("ignore:.*blank")
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_a_last_activation_that_is_saturated(keras, activation):
+    plain, activated = sure(keras, activation)
+    assert activated(small(), training=False).max() == 1
+    own = jax.nn.log_sigmoid if activation == "sigmoid" else None
+    target = jaxcam.targets.softmax() if own is None else None
+    expected = jaxcam.cam(
+        jaxcam.split(plain, "conv", logits=own), small(), jaxcam.methods.taylor_cam(), target
+    )
+    found = jaxcam.cam(
+        jaxcam.split(activated, "conv", logits=jnp.log), small(), jaxcam.methods.taylor_cam()
+    )
+    assert found.target.tolist() == expected.target.tolist()
+    assert expected.map.max() > 0
+    np.testing.assert_allclose(
+        found.signed, expected.signed, rtol=1e-4, atol=1e-5 * float(expected.map.max())
+    )

@@ -9,6 +9,7 @@ import numpy as np
 import oracles
 import programs
 import pytest
+import rows
 import tails
 import test_structure
 from hypothesis import Phase, given, settings
@@ -17,10 +18,11 @@ from jax import lax
 from programs import conv, dense, spatial_mean
 
 import jaxcam
-from jaxcam.derivatives import adjoint, chunks
 from jaxcam.derivatives.auto import ENGINES, choose
+from jaxcam.derivatives.engines import adjoint
 from jaxcam.derivatives.traced import trace
 from jaxcam.errors import JaxcamError, NotProved
+from jaxcam.jaxprs import loops as chunks
 
 QUICK = {"xla_backend_optimization_level": 0}  # compiles faster; what is computed is the same
 
@@ -237,6 +239,75 @@ def cropped(a):
     return jnp.tanh(conv(x, "two"))
 
 
+def places_as_channels(a):
+    """A window that has run over the ends, and whose axis is the channels of what follows."""
+    x = conv(a, "moved", size=1, padding=(2, -1))
+    return jnp.tanh(conv(x.T, "mixed", 2, size=1)) * programs.weights("out", a, 3, 2)
+
+
+def turned_by_columns(a):
+    """Broadcast over positions, then read column by column: constant along the channels."""
+    gate = jnp.broadcast_to(jax.nn.sigmoid(a.mean(0))[None], a.shape)
+    return jnp.tanh(a * jnp.reshape(gate, a.shape, order="F"))
+
+
+def padded_by_hand(a):
+    """Pad and crop by operations of their own, with another number and between the places."""
+    config = [(1, -1, 1), (2, 1, 0), (0, 0, 0)]
+    x = jnp.tanh(lax.pad(conv(a, "one"), jnp.asarray(0.5, a.dtype), config))
+    return jnp.tanh(conv(jnp.pad(x, ((1, 1), (1, 1), (0, 0))), "two", padding="VALID", stride=2))
+
+
+def turned_round(a):
+    """Flip, roll, reflect, repeat the edge, go round and thin out between convolutions."""
+    x = jnp.tanh(conv(jnp.roll(a[::-1], 1, 1), "one"))
+    x = jnp.pad(x, ((1, 2), (2, 0), (0, 0)), mode="reflect")
+    x = jnp.pad(jnp.tanh(conv(x, "two")), ((0, 0), (1, 1), (0, 0)), mode="edge")
+    return jnp.tanh(conv(jnp.pad(x, ((1, 1), (0, 0), (0, 0)), mode="wrap")[::2, 1::2], "three"))
+
+
+def pooled_twice(a):
+    """Take the maximum of windows that overlap, and the mean of others."""
+    x = windows_of(conv(a, "one"), -jnp.inf, lax.max, (3, 3, 1), (2, 2, 1))
+    x = windows_of(jnp.tanh(conv(x, "two")), 0.0, lax.add, (2, 3, 1), (2, 1, 1)) / 6
+    return jnp.tanh(x)
+
+
+def windows_of(x, start, combine, sizes, strides):
+    return lax.reduce_window(x, np.asarray(start, x.dtype), combine, sizes, strides, "SAME")
+
+
+def enlarged(a):
+    """Enlarge by repetition, by nearest neighbours, by tiles; pick rows; transpose a stride."""
+    x = jnp.repeat(jnp.repeat(a, 2, 0), 3, 1)
+    x = jnp.tanh(conv(jax.image.resize(x, (5, 8, a.shape[-1]), "nearest"), "one"))
+    x = jnp.tile(jnp.take(x, np.array([4, 0, 1, 1]), 0)[:, ::2], (2, 1, 1))
+    return jnp.tanh(conv(jnp.tanh(x), "two", stride=3, expansion=2, padding=(1, 2)))
+
+
+def split_and_joined(a):
+    """Split, with empty parts too; gate one half by the other; shuffle the channels."""
+    x = conv(a, "one", 4)
+    none, front, back = jnp.split(x, [0, 1], 0)
+    x = jnp.concatenate([back, none, front])
+    x = jax.nn.glu(x.reshape(*x.shape[:-1], 2, 2).swapaxes(-1, -2).reshape(x.shape))
+    return jnp.tanh(conv(jnp.roll(jnp.tanh(x), 0, 0), "two"))
+
+
+def written_over(a):
+    """Write at fixed places, add at others, and put in order."""
+    x = jnp.tanh(conv(a, "one"))
+    x = lax.dynamic_update_slice(x, 2 * a[:2, 1:3], (1, 1, 0))
+    x = x.at[np.array([0, 2])].add(a[:2] ** 2).at[1, 1].set(a[0, 0])
+    keys, others = lax.sort((x, a), dimension=1, num_keys=1)
+    return jnp.tanh(keys * others) + lax.top_k(x, 2)[0].sum(-1, keepdims=True) ** 2
+
+
+def added_to_itself(a):
+    """Both operands of an operation with a function inside are one value."""
+    return jnp.tanh(a.at[jnp.array([1, 1, 2, 0, 3])].add(a))
+
+
 def bent_dense(a, width=4):
     return dense(jnp.tanh(dense(a, "first")), "second", width)
 
@@ -320,6 +391,16 @@ RIGHT = {
     ),
     "norm_between": (lambda a: jnp.tanh(conv(normalised(conv(a, "one")), "two")), (6, 6, 2)),
     "cropped": (cropped, MAP),
+    "places_as_channels": (places_as_channels, (5, 3)),
+    "turned_by_columns": (turned_by_columns, (3, 3)),
+    "added_to_itself": (added_to_itself, (5, 2)),
+    "cropped_first": (lambda a: jnp.tanh(conv(a[1:-1], "one")), (7, 4, 1)),
+    "padded_by_hand": (padded_by_hand, (5, 4, 2)),
+    "turned_round": (turned_round, (5, 4, 2)),
+    "pooled_twice": (pooled_twice, (7, 6, 2)),
+    "enlarged": (enlarged, (3, 3, 2)),
+    "split_and_joined": (split_and_joined, (4, 3, 2)),
+    "written_over": (written_over, MAP),
     "downsampled": (downsampled, (5, 5, 3)),
     "dilated": (
         lambda a: jnp.tanh(conv(jnp.tanh(conv(a, "one", dilation=2)), "two")),
@@ -413,7 +494,17 @@ RIGHT = {
 }
 
 
-@table(RIGHT)
+# One of each kind of layer and of each way in which windows are moved about.
+KINDS = (
+    *("dropped", "switch", "scan", "gathered", "constant", "vector_dense", "one_row", "one_number"),
+    *("windows_over_the_ends", "cropped", "places_as_channels", "turned_by_columns"),
+    *("added_to_itself", "padded_by_hand", "split_and_joined", "downsampled", "grouped"),
+    *("transposed", "batch_of_two", "channels_first", "kernel_varies", "quotient", "joined_axes"),
+    *("same_summed", "cumprod", "scattered", "summed_residual", "summed_by_place", "summed_joined"),
+)
+
+
+@rows.table("row", RIGHT, KINDS)
 @pytest.mark.parametrize(
     ("engine", "how"),
     [
@@ -432,6 +523,40 @@ def test_odd_tails_are_right(engine, how, row):
 @functools.cache
 def truth(layers, shape):
     return oracles.brute_force(scored(layers), point(*shape))
+
+
+# How dear they are: operations, beside those of the plain convolution.
+
+
+def with_head(moved, padding="SAME"):
+    """Give a score of what was moved about, seen by a convolution and a bend."""
+    return lambda a: spatial_mean(jax.nn.silu(conv(moved(a), "seen", 8, padding=padding))).sum()
+
+
+AROUND = ((1, 1), (1, 1), (0, 0))
+DEARER = {
+    "pad": (1.2, with_head(lambda a: jnp.pad(a, AROUND), "VALID")),
+    "crop": (2, with_head(lambda a: a[1:-1, 2:])),
+    "flip": (1.2, with_head(lambda a: a[::-1, ::-1])),
+    "shuffle": (1.2, with_head(lambda a: jnp.concatenate(jnp.split(a, 2, -1)[::-1], -1))),
+    "every_second": (2, with_head(lambda a: a[::2, ::2])),
+    "roll": (4, with_head(lambda a: jnp.roll(a, (1, 2), (0, 1)))),
+    "mean_pool": (4, with_head(lambda a: windows_of(a, 0.0, lax.add, (2, 2, 1), (2, 2, 1)))),
+    "max_pool": (8, with_head(lambda a: windows_of(a, -jnp.inf, lax.max, (3, 3, 1), (2, 2, 1)))),
+    "edge": (8, with_head(lambda a: jnp.pad(a, AROUND, mode="edge"), "VALID")),
+    "reflect": (10, with_head(lambda a: jnp.pad(a, AROUND, mode="reflect"), "VALID")),
+    "wrap": (8, with_head(lambda a: jnp.pad(a, AROUND, mode="wrap"), "VALID")),
+    "nearest": (5, with_head(lambda a: jax.image.resize(a, (28, 28, a.shape[-1]), "nearest"))),
+    "bilinear": (20, with_head(lambda a: jax.image.resize(a, (28, 28, a.shape[-1]), "linear"))),
+}
+
+
+@table(DEARER)
+def test_what_moves_places_about_is_not_stored_whole(row):
+    most, u = row
+    a = jax.ShapeDtypeStruct((14, 14, 8), "float32")
+    plain = choose("auto", trace(with_head(lambda a: a), a)).operations
+    assert choose("auto", trace(u, a)).operations <= most * plain
 
 
 # What is refused, the words of it, and the same in operations that brute force can differentiate.
@@ -482,7 +607,10 @@ def test_a_number_is_no_map():
 DEEP = scored(lambda a: jnp.tanh(conv(normalised(jax.nn.gelu(conv(a, "one"))), "two")))
 
 
-@pytest.mark.parametrize("chunk_size", [1, 5, 7, 16, 23, 1000])
+@pytest.mark.parametrize(
+    "chunk_size",
+    [5, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 7, 16, 23, 1000))],
+)
 def test_chunks_change_nothing_but_rounding(chunk_size):
     """16 positions and 3 channels: chunks of positions, of channels, and the last not full."""
     a = point(*MAP)
@@ -523,7 +651,7 @@ SEVERAL = {
 }
 
 
-@table(SEVERAL)
+@rows.table("row", SEVERAL, ("squeeze_excite", "softmax"))
 @pytest.mark.parametrize(
     ("dtype", "bound"), [("float32", 1e-4), ("bfloat16", 0.1)], ids=("float32", "bfloat16")
 )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import oracles
 import pytest
+import rows
 import tails
 
 import jaxcam
@@ -22,7 +23,11 @@ SOME = [
 
 
 @pytest.mark.parametrize("kind", ["exp_logit", pytest.param("softmax", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("tail", SOME, ids=lambda tail: tail.name)
+@rows.table(
+    "tail",
+    {tail.name: tail for tail in SOME},
+    ("gap_dense", "convs_relu", "fc_gelu", "gap_layernorm", "squeeze_excite"),
+)
 def test_what_is_explained_is_what_is_taken(tail, kind):
     u = oracles.log_score(tail.scores, tails.CLASS, kind)
     a = jax.ShapeDtypeStruct(tail.shape, jnp.float32)
@@ -178,3 +183,27 @@ def test_context_is_an_argument_of_the_program():
         for ours, theirs in zip(found, expected, strict=True):
             assert jnp.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
         assert jnp.allclose(more, w.sum())
+
+
+def test_an_engine_that_fails_without_a_word_is_at_fault_and_another_serves(monkeypatch):
+    def broken(traced, *arguments):
+        raise KeyError("waist")
+
+    def u(a):
+        return jnp.tanh(a @ jnp.ones((3, 2))).sum()
+
+    faulty = [e._replace(derive=broken) if e.name == "adjoint" else e for e in auto.ENGINES]
+    monkeypatch.setattr(auto, "ENGINES", tuple(faulty))
+    a = jnp.ones((4, 3))
+    with pytest.warns(jaxcam.errors.FaultWarning, match="KeyError: 'waist'"):
+        decision = jaxcam.explain_engine(u, a)
+    assert "report it" in str(decision)
+    assert decision.chosen != "adjoint"
+    with pytest.warns(jaxcam.errors.FaultWarning), pytest.raises(jaxcam.NotProved, match="fault"):
+        auto.choose("adjoint", trace(u, a))
+
+
+def test_nothing_leaks_from_a_trace():
+    """``auto`` asks all engines."""
+    with jax.checking_leaks():
+        jaxcam.log_derivatives(lambda a: jnp.tanh(a.sum(0)).sum(), jnp.ones((2, 2)))

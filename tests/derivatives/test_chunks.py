@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcam import memory
-from jaxcam.derivatives import chunks
+from jaxcam.arrays import memory
 from jaxcam.errors import JaxcamError
+from jaxcam.jaxprs import loops as chunks
 
 
 @pytest.mark.parametrize("count", [1, 7, 12])

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+import rows
 import tails
 
 import jaxcam
@@ -20,23 +21,29 @@ from jaxcam.derivatives.traced import trace
 from jaxcam.errors import NotProved
 
 EXACT = [engine for engine in ENGINES if engine.exact]
+BY_ENGINE = {engine.name: engine for engine in EXACT}
 KINDS = ("exp_logit", "softmax")
 BOUND = {"float64": 1e-10, "float32": 1e-4}
-SLOWER = [
-    ("softmax", "float64", "jit"),
-    ("exp_logit", "float32", "jit"),
-    ("softmax", "float32", "jit"),
-    ("exp_logit", "float64", "eager"),
-    ("softmax", "float64", "eager"),
-]
-# Each quick, together many minutes: one mode by default, all of them among the slow tests.
-MODES = [
-    ("exp_logit", "float64", "jit"),
-    *(pytest.param(mode, marks=pytest.mark.slow) for mode in SLOWER),
-]
+# What differs from another in an activation that is as smooth, or in a layer that is there too.
+ALIKE = {
+    "convs_gelu_erf", "convs_silu", "convs_tanh", "residual_gelu", "batchnorm_gelu", "conv3d_silu",
+    "layernorm_relu", "softplus", "elu", "mish", "abs", "leaky_relu", "residual_relu", "convnext",
+    "squeeze_excite_hard", "remat_relu", "scan_relu", "conv3d_relu", "fc_relu", "sum_pool",
+}  # fmt: skip
 BY_NAME = {tail.name: tail for tail in tails.TAILS}
+OF_EACH_KIND = [name for name in BY_NAME if name not in ALIKE]
+# Each quick, together many minutes: by default one mode and one tail of each kind.
+QUICK = ("exp_logit", "float64", "jit")
+MODES = {
+    QUICK: BY_NAME,
+    ("softmax", "float64", "jit"): BY_NAME,
+    ("softmax", "float32", "jit"): BY_NAME,
+    ("exp_logit", "float32", "jit"): OF_EACH_KIND,
+    ("exp_logit", "float64", "eager"): OF_EACH_KIND,
+}
+CASES = {"-".join((*mode, name)): (*mode, BY_NAME[name]) for mode in MODES for name in MODES[mode]}
 # For what does not depend on the tail: one with kinks, a smooth one, a loop.
-FEW = [BY_NAME[name] for name in ("convs_relu", "fc_gelu", "scan_gelu")]
+TABLE_OF_FEW = {name: BY_NAME[name] for name in ("convs_relu", "fc_gelu", "scan_gelu")}
 
 
 def named(argument, rows):
@@ -79,11 +86,10 @@ def derive(engine, tail, kind, *, dtype="float64", compiled=True, chunk_size="au
         return (jax.jit(call) if compiled else call)(jnp.asarray(tails.point(tail), dtype))
 
 
-@named("tail", tails.TAILS)
-@named("engine", EXACT)
-@pytest.mark.parametrize("mode", MODES, ids="-".join)
-def test_exact_where_it_applies(engine, tail, mode):
-    kind, dtype, how = mode
+@rows.table("case", CASES, ["-".join((*QUICK, name)) for name in OF_EACH_KIND])
+@rows.table("engine", BY_ENGINE, BY_ENGINE.keys() - {"directional"})
+def test_exact_where_it_applies(engine, case):
+    kind, dtype, how, tail = case
     if not proof(engine, tail, kind).applies:
         return  # test_refuses_by_name_where_it_does_not_apply
     found = derive(engine, tail, kind, dtype=dtype, compiled=how == "jit")
@@ -109,7 +115,7 @@ def test_refuses_by_name_where_it_does_not_apply(engine, kind, tail):
     [(1, 5), pytest.param((48, 1000), marks=pytest.mark.slow)],
     ids=("few", "many"),
 )
-@named("tail", FEW)
+@rows.table("tail", TABLE_OF_FEW, ("fc_gelu",))
 @named("engine", EXACT)
 def test_chunk_size_changes_nothing_but_rounding(engine, tail, sizes):
     if not proof(engine, tail, "exp_logit").applies:
@@ -120,7 +126,7 @@ def test_chunk_size_changes_nothing_but_rounding(engine, tail, sizes):
         assert max(map(relative_error, chunked, map(np.asarray, whole))) < 1e-13
 
 
-@named("tail", FEW)
+@rows.table("tail", TABLE_OF_FEW, ("fc_gelu",))
 @named("engine", EXACT)
 def test_half_precision_gives_single_precision(engine, tail):
     """The network runs in bfloat16 and errs by a few per cent; its derivatives are float32."""
@@ -131,7 +137,7 @@ def test_half_precision_gives_single_precision(engine, tail):
     assert max(errors(found, tail, "exp_logit")) < 0.1
 
 
-@named("tail", FEW)
+@rows.table("tail", TABLE_OF_FEW, ("scan_gelu",))
 @pytest.mark.parametrize("kind", KINDS)
 def test_auto_is_exact(tail, kind):
     u, a = log_score(tail, kind), tails.point(tail)
@@ -140,7 +146,7 @@ def test_auto_is_exact(tail, kind):
     assert max(errors(found, tail, kind)) < 1e-10
 
 
-@named("tail", FEW)
+@rows.table("tail", TABLE_OF_FEW, ("fc_gelu",))
 def test_derivatives_of_y_are_bell_polynomials(tail):
     u, a = log_score(tail, "softmax"), tails.point(tail)
     with jax.enable_x64(True):
@@ -190,7 +196,7 @@ def test_weights_may_be_arguments_of_jit(engine, score):
     assert len(traced) == 1
 
 
-@named("tail", FEW)
+@rows.table("tail", TABLE_OF_FEW, ("fc_gelu",))
 @named("engine", EXACT)
 def test_vmap_over_a_batch_is_each_example_alone(engine, tail):
     if not proof(engine, tail, "exp_logit").applies:

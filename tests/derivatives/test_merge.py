@@ -9,8 +9,8 @@ import pytest
 import tails
 from jax.extend import core
 
-from jaxcam.derivatives import directional
-from jaxcam.derivatives.merge import merged
+from jaxcam.derivatives.engines import directional
+from jaxcam.jaxprs.merge import merged
 
 
 def count(closed, names=("dot_general", "conv_general_dilated")):

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcam.derivatives import chunks, directional
-from jaxcam.derivatives.needs import needs
+from jaxcam.derivatives.engines import directional
 from jaxcam.derivatives.traced import trace
+from jaxcam.jaxprs import loops as chunks
+from jaxcam.jaxprs.cost import needs
 
 W = np.ones((10, 20), np.float32)
 KERNEL = np.ones((3, 3, 4, 8), np.float32)

@@ -8,19 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+import rows
 import tails
 
 import jaxcam
-from jaxcam.derivatives.merge import merged
 from jaxcam.derivatives.stochastic import one_probe, products
+from jaxcam.jaxprs.merge import merged
 
 BY_NAME = {tail.name: tail for tail in tails.TAILS}
 # Two layers, elements that mix at every position and across them, a loop, a rule written by hand.
-SMOOTH = (
-    *("convs_silu", "layernorm_gap", "fc_gelu"),
-    *(pytest.param(name, marks=pytest.mark.slow)
-      for name in ("attention", "scan_gelu", "custom_vjp_silu")),
-)  # fmt: skip
+SMOOTH = ("convs_silu", "layernorm_gap", "fc_gelu", "attention", "scan_gelu", "custom_vjp_silu")
 
 
 def log_score(name, kind="softmax"):
@@ -81,7 +78,7 @@ def many(name):
     return jax.tree.map(np.asarray, (found, errors)), oracles.brute_force(u, a)
 
 
-@pytest.mark.parametrize("name", SMOOTH)
+@rows.table("name", SMOOTH, ("fc_gelu",))
 def test_unbiased_over_many_keys(name):
     """The mean over keys is within its own standard error: as a whole, and no element far off."""
     (found, _), truth = many(name)
@@ -95,7 +92,7 @@ def test_unbiased_over_many_keys(name):
         assert np.linalg.norm(exact) / 4 > 1.5 * np.linalg.norm(error)
 
 
-@pytest.mark.parametrize("name", SMOOTH)
+@rows.table("name", SMOOTH, ("fc_gelu",))
 def test_standard_errors_cover_the_truth_as_often_as_they_say(name):
     """19 times out of 20 for a normal distribution, a little less for 32 discrete probes."""
     (found, errors), truth = many(name)

@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from jaxcam.derivatives import affine
-from jaxcam.derivatives.structure import Dependence, Structure, analyse, run
+from jaxcam.derivatives.engines import affine
+from jaxcam.derivatives.proof import Structure, analyse
 from jaxcam.derivatives.traced import trace
+from jaxcam.jaxprs.dependence import Dependence
+from jaxcam.jaxprs.interpret import run
 
 MAY_BE_REFUSED = {"cond"}
 """Piecewise affine tails whose proof may not be found; that of every other one is."""
@@ -188,6 +190,33 @@ def test_curved_scores_are_not_proved(u):
     if u is not written_to_a_reference:  # nested gradients of references need jax 0.12
         u1, u2, u3 = oracles.brute_force(u, a)
         assert largest(u2, u3) > 1e-3 * largest(u1)
+
+
+@jax.custom_jvp
+def not_a_gradient(a):
+    return a.sum()
+
+
+not_a_gradient.defjvp(
+    lambda p, t: (not_a_gradient(*p), t[0].sum() * (p[0][0, 0] ** 2 + 3 * p[0][1, 0]))
+)
+
+
+@jax.custom_jvp
+def another_value(x):
+    return x**2
+
+
+another_value.defjvp(lambda p, t: (p[0] ** 2, t[0]))
+
+
+@pytest.mark.parametrize(
+    "u", [not_a_gradient, lambda a: another_value(a).sum() ** 2], ids=("curl", "value")
+)
+def test_equal_gradients_of_a_rule_by_hand_may_change_differently(u):
+    """Nothing is called pooled: second derivatives differ from position to position."""
+    found = check_claims(u, tails.normal("by hand", *SHAPE))
+    assert not found.pooled
 
 
 def test_printing_is_no_obstacle():

@@ -13,9 +13,9 @@ import pytest
 from networks import images, relu
 
 import jaxcam
-from jaxcam import noise
 from jaxcam.errors import JaxcamError
 from jaxcam.methods import grad_cam_pp, peers
+from jaxcam.pipeline import noise
 from jaxcam.types import Derivatives
 
 KEY = jax.random.key(3)

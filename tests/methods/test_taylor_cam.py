@@ -42,7 +42,7 @@ def effects(result, a) -> np.ndarray:
 # what it is
 
 
-@pytest.mark.parametrize("kind", ["exp_logit", "softmax"])
+@pytest.mark.parametrize("kind", [pytest.param("exp_logit", marks=pytest.mark.slow), "softmax"])
 def test_it_is_the_oracles(kind):
     with jax.enable_x64(True):
         split, x = smooth(), images(2, dtype=np.float64)
@@ -62,6 +62,7 @@ def exponential(w, a, x):
     return pooled_head(w, jnp.exp(convolve(a, w.second)))
 
 
+@pytest.mark.slow
 def test_the_remainder_shrinks_as_the_next_power_of_the_activations():
     """The remainder is O(a^(order + 1)): halving the activations halves it that many times."""
     with jax.enable_x64(True):
@@ -167,7 +168,7 @@ def test_without_noise_smoothing_changes_nothing():
     method = jaxcam.smooth(taylor_cam(), num_samples=3, noise_level=0.0)
     plain = jaxcam.cam(smooth(), images(), taylor_cam(), 1)
     limit = jaxcam.cam(smooth(), images(), method, 1, key=KEY)
-    assert limit.diagnostics.report.noisy
+    assert limit.diagnostics.report.averaged
     assert relative(limit.weights, plain.weights) < 1e-5
     assert relative(limit.map, plain.map) < 1e-5
 
@@ -180,7 +181,8 @@ def test_smoothed_it_averages_the_derivatives_of_the_log_score(sample_weights):
         result = jaxcam.cam(split, x, method, 1, key=KEY)
         level = jnp.asarray(0.15)
         noisy = [
-            np.asarray(jaxcam.noise.sample(KEY, n, jnp.asarray(x[0]), level)) for n in range(4)
+            np.asarray(jaxcam.pipeline.noise.sample(KEY, n, jnp.asarray(x[0]), level))
+            for n in range(4)
         ]
         points = [activations(split, x_n) for x_n in noisy]
         scores = [log_score(split, x_n) for x_n in noisy]

@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from networks import normal
 
 import jaxcam
 from jaxcam.errors import JaxcamError
 from jaxcam.zoo.vit import VisionTransformer
 
-X = np.asarray(jax.random.normal(jax.random.key(0), (2, 64, 64, 3)))
+X = normal((2, 64, 64, 3))
 LAYERS = (
     "encoder.layers.encoder_layer_1.ln_1",
     "encoder.layers.encoder_layer_0",
@@ -41,7 +42,7 @@ def test_tokens_go_back_where_they_came_from(model, layer):
 def test_what_is_put_in_is_what_the_network_sees_and_the_class_token_stays(model):
     split = jaxcam.split(model, LAYERS[0], to_map=jaxcam.tokens())
     whole = jaxcam.split(model, LAYERS[0])
-    other = jax.random.normal(jax.random.key(1), split.features(X).shape)
+    other = normal(split.features(X).shape, seed=1)
     by_hand = jnp.concatenate([whole.features(X)[:, :1], other.reshape(2, 16, -1)], axis=1)
     np.testing.assert_array_equal(split.scores(other, X), whole.scores(by_hand, X))
     assert abs(split.scores(other, X) - model(X)).max() > 1e-2

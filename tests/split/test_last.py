@@ -6,13 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from networks import normal
 
 import jaxcam
 from jaxcam.errors import JaxcamError
 from jaxcam.zoo.resnet import Basic, ResNet
 from jaxcam.zoo.vit import VisionTransformer
 
-X = np.asarray(jax.random.normal(jax.random.key(0), (2, 64, 64, 3)))
+X = normal((2, 64, 64, 3))
 
 
 def small_resnet():

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import same_third_derivatives
+from networks import normal, same_third_derivatives
 
 from jaxcam.errors import JaxcamError
 from jaxcam.split import layers, split
 
-X = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+X = normal((2, 4, 4, 3))
 
 
 class Bypass(nn.Module):
@@ -177,7 +177,7 @@ def test_what_goes_around_the_layer_comes_from_x():
     model = Net()
     variables = init(model)
     scores = split(model, "two/conv", variables=variables).scores
-    a = jax.random.normal(jax.random.key(5), X.shape)
+    a = normal(X.shape, seed=5)
     expected = tail_of_two(variables, own(model, variables, "one", X)[0], a)
     close(scores(a, X), expected)
 
@@ -190,7 +190,7 @@ def test_any_number_of_spatial_axes(spatial):
             x = nn.tanh(nn.Conv(5, (3,) * len(spatial), strides=2, name="conv")(x))
             return x.mean(tuple(range(1, x.ndim - 1)))
 
-    x = jax.random.normal(jax.random.key(0), (2, *spatial, 3))
+    x = normal((2, *spatial, 3))
     variables = init(Plain(), x)
     features, scores = split(Plain(), "conv", variables=variables)
     assert features(x).shape == (2, *(size // 2 for size in spatial), 5)
@@ -450,3 +450,51 @@ def test_every_listed_layer_can_be_split():
         np.testing.assert_array_equal(
             halves.scores(halves.features(X), X), Loops().apply(variables, X)
         )
+
+
+class Mapped(nn.Module):
+    """A layer whose variables are mapped on the way to it, as weight normalisation does."""
+
+    kind: str
+
+    @nn.compact
+    def __call__(self, x):
+        if self.kind == "weight":
+            x = nn.WeightNorm(nn.Conv(3, (1, 1), name="conv"), name="norm")(x)
+        elif self.kind == "spectral":
+            conv = nn.Conv(3, (1, 1), name="conv")
+            x = nn.SpectralNorm(conv, name="norm")(x, update_stats=False)
+        else:  # maps its parameters alone, or all there is
+            collections = "params" if self.kind == "parameters" else True
+            halved = nn.map_variables(
+                nn.Conv, collections, lambda tree: jax.tree.map(lambda v: v / 2, tree),
+                init=self.is_initializing(), mutable=self.kind == "everything",
+            )  # fmt: skip
+            x = halved(3, (1, 1), name="conv")(x)
+        return nn.Dense(2, name="head")(nn.tanh(x).mean((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("weight", ["norm", "head"]),
+        ("spectral", ["norm", "head"]),
+        ("parameters", ["conv", "head"]),
+        ("everything", ["head"]),
+    ],
+)
+def test_layers_lists_what_can_be_split_where_variables_are_mapped(kind, names):
+    x = normal((2, 4, 4, 3))
+    model = Mapped(kind)
+    variables = model.init(jax.random.key(1), x)
+    assert list(layers(model, x, variables=variables)) == names
+    if "conv" not in names:
+        with pytest.raises(JaxcamError, match=r"variables are mapped on the way .*that maps them"):
+            split(model, "conv", variables=variables).features(x)
+    if names[0] != "head":
+        features, scores = split(model, names[0], variables=variables)
+        a = features(x)
+        np.testing.assert_array_equal(scores(a, x), model.apply(variables, x))
+        head = variables["params"]["head"]
+        expected = jnp.tanh(a + 1).mean((1, 2)) @ head["kernel"] + head["bias"][None]
+        np.testing.assert_allclose(scores(a + 1, x), expected, rtol=1e-5)

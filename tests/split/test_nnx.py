@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from networks import same_third_derivatives
+from networks import normal, same_third_derivatives
 
 from jaxcam.errors import JaxcamError
 from jaxcam.split import layers, split
 
-X = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+X = normal((2, 4, 4, 3))
 
 
 @pytest.fixture(params=[True, False], ids=["graph", "tree"])
@@ -200,7 +200,7 @@ def test_features_are_what_the_layer_returns(graph):
 def test_any_number_of_spatial_axes(spatial):
     conv = nnx.Conv(3, 5, (3,) * len(spatial), strides=2, rngs=nnx.Rngs(0))
     model = nnx.Sequential(conv, nnx.tanh, lambda x: x.reshape(2, -1, 5).mean(1))
-    x = jax.random.normal(jax.random.key(0), (2, *spatial, 3))
+    x = normal((2, *spatial, 3))
     features, scores = split(model, "layers/0")
     np.testing.assert_array_equal(features(x), conv(x))
     np.testing.assert_array_equal(scores(features(x), x), model(x))

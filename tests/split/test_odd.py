@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax import nnx
+from networks import normal
 
 import jaxcam
 from jaxcam.errors import JaxcamError
 
 KEY = jax.random.key(0)
-X = np.asarray(jax.random.normal(jax.random.key(1), (2, 8, 8, 3)))
+X = normal((2, 8, 8, 3), seed=1)
 
 
 class Odd(nn.Module):

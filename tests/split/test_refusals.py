@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from networks import normal
 
 from jaxcam.errors import JaxcamError
 from jaxcam.split import layers, split
 
-X = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+X = normal((2, 4, 4, 3))
 
 
 def conv(name=None):
@@ -324,6 +325,7 @@ def test_layers_without_a_map(form, words):
         (pair, ["a model's output that is one array", "logits="]),
         (lambda y: y[0], ["scores [batch, classes]", "float32[4]"]),
         (lambda y: y[:1], ["scores [batch, classes]", "float32[1,4]"]),
+        (lambda y: y > 0, ["floating scores [batch, classes]", "bool[2,4]"]),
     ],
 )
 def test_models_without_scores(form, words):

@@ -15,7 +15,7 @@ from PIL import Image
 import jaxcam
 from jaxcam import bundled, pictures
 from jaxcam.cli import main
-from jaxcam.cli import sweep as command
+from jaxcam.cli.commands import sweep as command
 from jaxcam.split import split
 from jaxcam.sweep.crew import Launch
 
@@ -121,7 +121,7 @@ def test_the_options_of_processes_reach_the_library(photos, monkeypatch):
         seen.append(launch)
         raise jaxcam.JaxcamError("seen")
 
-    monkeypatch.setattr(command, "run", stop)
+    monkeypatch.setattr(command.sweeping, "run", stop)
     alone = ("sweep", "photos", "--out", "out")
     for more in (
         "", "--distributed", "--coordinator h:99 --processes 3 --process 2 --wait 7",

@@ -9,11 +9,11 @@ from pathlib import Path
 import console
 import numpy as np
 import pytest
-from published import HOW, photo, published, saved, tiny
+from published import HOW, files, photo, published, saved, tiny
 
 import jaxcam
 from jaxcam import pictures, zoo
-from jaxcam.cli import sweep as command
+from jaxcam.cli.commands import sweep as command
 
 NETWORK = ("--model", "tiny_resnet18", "--weights", "resnet18.safetensors")
 NAMES = ["tabby, tabby cat", "crane", "hen", "night owl", "barn owl"]
@@ -120,6 +120,24 @@ def test_a_run_goes_on_with_the_same_weights_alone(capsys, photos, monkeypatch):
     shutil.rmtree("out")
     assert run(capsys, *moved)[0] == 0
     assert left() == resumed
+
+
+def test_a_run_goes_on_with_the_same_part_alone(capsys, photos, monkeypatch):
+    """By the part that it was, whatever it was asked for by; a file may hold several."""
+    own = tiny.tensors(tiny.network("resnet18"), "resnet18", "torchvision and timm")
+    ema = {f"module.{name}": tensor for name, tensor in own.items()}
+    Path("run.pth").write_bytes(files.made({"model": own, "ema": ema}))
+    network = (*NETWORK[:3], "run.pth", "--part")
+    monkeypatch.setattr(f"{__name__}.NETWORK", (*network, "ema"))
+    interrupted(capsys, monkeypatch)
+    status, out, err = run(capsys, *network, "model", "--resume")
+    assert (status, out) == (2, "")
+    assert "--weights-part model, where it has ema.module" in err
+    status, out, err = run(capsys, *network, "ema.module", "--resume")
+    assert (status, err) == (0, "")
+    assert re.search(r"^done before +2$", out, re.MULTILINE)
+    assert re.search(r"^part of them +ema\.module$", out, re.MULTILINE)
+    assert re.search(r"^not used +model \(\d+ tensors\)$", out, re.MULTILINE)
 
 
 def test_the_network_is_not_on_a_device_before_the_processes_meet(photos, monkeypatch):

@@ -10,7 +10,8 @@ import zipfile
 import numpy as np
 
 TYPES = {"float32": "FloatStorage", "float16": "HalfStorage", "int64": "LongStorage",
-         "bfloat16": "BFloat16Storage", "float64": "DoubleStorage"}  # fmt: skip
+         "bfloat16": "BFloat16Storage", "float64": "DoubleStorage",
+         "int8": "CharStorage"}  # fmt: skip
 MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 STOP = b"."
 
@@ -62,6 +63,41 @@ def pickled(tensors, stream=False, extra=b"", wrap=lambda body: body) -> bytes:
         place = storage(str(key), str(array.dtype), array.size, stream)
         entries[label] = tensor(place, array.shape, steps)
     return b"\x80\x02" + wrap(ordered(entries)) + extra + STOP
+
+
+def tree(content, arrays: dict, stream=False) -> bytes:
+    """Write anything: arrays become tensors, which are collected, and bytes are instructions."""
+    if isinstance(content, np.ndarray):
+        key = str(len(arrays))
+        arrays[key] = content
+        steps = [
+            step // content.itemsize for step in np.zeros(content.shape, content.dtype).strides
+        ]
+        place = storage(key, str(content.dtype), content.size, stream)
+        return tensor(place, content.shape, steps)
+    if isinstance(content, dict):
+        keys = (tree(key, arrays) for key in content)
+        values = (tree(value, arrays, stream) for value in content.values())
+        return b"}" + b"".join(key + value + b"s" for key, value in zip(keys, values, strict=True))
+    if isinstance(content, list):
+        return b"]" + b"".join(tree(value, arrays, stream) + b"a" for value in content)
+    if isinstance(content, bytes):
+        return content
+    kinds = {str: text, int: number, float: lambda x: b"G" + struct.pack(">d", x)}
+    return kinds[type(content)](content)
+
+
+def made(content, stream=False) -> bytes:
+    """Write what ``torch.save(content)`` writes."""
+    arrays: dict = {}
+    program = b"\x80\x02" + tree(content, arrays, stream) + STOP
+    return (streamed if stream else zipped)(program, arrays)
+
+
+def thing(module: str, attribute: str, **state) -> bytes:
+    """Write an object of a class of somebody's own, with attributes."""
+    new = name(module, attribute) + b")\x81"
+    return new + tree(state, {}) + b"b" if state else new
 
 
 def zipped(program: bytes, tensors, compression=zipfile.ZIP_STORED) -> bytes:

@@ -1,6 +1,7 @@
 """Checkpoints into networks: every tensor once, in any naming and format, or a clear error."""
 
 import json
+import re
 from pathlib import Path
 
 import files
@@ -142,11 +143,216 @@ def test_every_tensor_must_be_used_and_right(change, words, file, tmp_path):
     assert all(word in message for word in ["zoo.load('tiny_resnet18'", *words]), message
 
 
-def test_another_network_s_checkpoint_is_recognised(tmp_path):
+@pytest.mark.parametrize("before", ["", "module."])
+def test_another_network_s_checkpoint_is_recognised(before, tmp_path):
     tensors = tiny.tensors(tiny.network("convnext_tiny"), "convnext_tiny", "timm")
-    path = save(tmp_path / "model.safetensors", tensors)
+    path = save(tmp_path / "model.safetensors", behind(before, tensors))
     with pytest.raises(JaxcamError, match=r"those of tiny_convnext_tiny: load it by that name"):
         zoo.load("tiny_resnet50", path)
+
+
+# what wraps a network's tensors, and what is beside them
+
+
+def plain(name: str = "resnet18", added: float = 0) -> dict[str, np.ndarray]:
+    naming = next(iter(tiny.FULL[name].namings))
+    tensors = tiny.tensors(tiny.network(name), name, naming)
+    return {k: v + np.float32(added) if v.dtype == np.float32 else v for k, v in tensors.items()}
+
+
+def behind(path: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {path + name: tensor for name, tensor in tensors.items()}
+
+
+SOME = np.ones(3, np.float32)
+OPTIMIZER = {"state": {0: {"step": 3, "exp_avg": SOME}, 1: {"exp_avg": SOME}}, "lr": [0.1]}
+WRAPPED = {
+    "nothing": (lambda own: own, "", ()),
+    "DataParallel": (lambda own: behind("module.", own), "module", ()),
+    "torch.compile within it": (
+        lambda own: behind("module._orig_mod.", own), "module._orig_mod", (),
+    ),
+    "Lightning": (
+        lambda own: {"state_dict": behind("model.", own) | {"criterion.weight": SOME}, "epoch": 3,
+                     "hyper_parameters": files.thing("lightning", "AttributeDict", lr=0.1)},
+        "state_dict.model",
+        ("state_dict.criterion (a tensor)", "epoch", "hyper_parameters (lightning.AttributeDict)",
+         "code that was not run (lightning.AttributeDict)"),
+    ),
+    "a script": (
+        lambda own: {"model_state_dict": own, "optimizer": OPTIMIZER, "loss": 0.3},
+        "model_state_dict", ("optimizer (2 tensors)", "loss"),
+    ),
+    "DETR": (
+        lambda own: {"model": own, "args": files.thing("argparse", "Namespace", lr=0.1)},
+        "model", ("args (argparse.Namespace)", "code that was not run (argparse.Namespace)"),
+    ),
+    "a name in a name": (lambda own: {"model": {"state_dict": own}}, "model.state_dict", ()),
+    "any name": (lambda own: {"net": own, "best": {}}, "net", ()),
+    "a list": (lambda own: [own, {"lr": 0.1}, 3], "0", ("1",)),
+    "averages alone": (
+        lambda own: {"n_averaged": np.array(3)} | behind("module.", own), "module",
+        ("n_averaged (a tensor)",),
+    ),
+    "a part of a pair": (
+        lambda own: behind("visual.", own) | {"logit_scale": SOME, "text.weight": SOME}, "visual",
+        ("logit_scale (a tensor)", "text (a tensor)"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRAPPED)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_wraps_a_network_is_taken_off_and_told(what, stream, tmp_path):
+    wrap, part, beside = WRAPPED[what]
+    path = tmp_path / "Größe 模型.pth"
+    path.write_bytes(files.made(wrap(plain()), stream))
+    card, load = zoo.describe("tiny_resnet18", path)
+    assert (card.part, card.beside, card.classes) == (part, beside, tiny.CLASSES)
+    if what in ("nothing", "Lightning"):
+        np.testing.assert_array_equal(load().fc.bias[...], plain()["fc.bias"])
+
+
+def test_what_wraps_names_in_safetensors(tmp_path):
+    tensors = behind("backbone.", plain()) | {"logit_scale": np.array(3, np.float32)}
+    model, card = zoo.load("tiny_resnet18", save(tmp_path / "model.safetensors", tensors))
+    assert (card.part, card.beside) == ("backbone", ("logit_scale (a tensor)",))
+    np.testing.assert_array_equal(model.fc.bias[...], plain()["fc.bias"])
+
+
+SEVERAL = {
+    "an average": (lambda a, b: {"state_dict": a, "state_dict_ema": b}, "state_dict_ema"),
+    "teachers": (
+        lambda a, b: {"student": behind("module.", a), "teacher": behind("module.", b)}, "teacher",
+    ),
+    "prefixes": (lambda a, b: behind("student.", a) | behind("teacher.", b), "teacher."),
+    "within": (lambda a, b: behind("ema.", a) | b, ""),
+    "around": (lambda a, b: a | behind("ema.", b), "ema"),
+    "one with more": (lambda a, b: {"model": a | {"fc_aux.bias": SOME}, "ema": b}, "ema"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SEVERAL)
+def test_of_several_sets_of_weights_the_user_chooses_one(what, tmp_path):
+    wrap, part = SEVERAL[what]
+    path = tmp_path / "model.pth"
+    path.write_bytes(files.made(wrap(plain(), plain(added=1))))
+    with pytest.raises(JaxcamError, match=r"one set of the .* got 2 in the .* --part") as caught:
+        zoo.load("tiny_resnet18", path)
+    offered = re.findall(r"part='(.*?)'", str(caught.value))
+    assert len(offered) == 2
+    for one in offered:  # what an error offers can be done
+        assert what == "one with more" or zoo.describe("tiny_resnet18", path, part=one)
+    card, load = zoo.describe("tiny_resnet18", path, part=part)
+    np.testing.assert_array_equal(load().fc.bias[...], plain()["fc.bias"] + 1)
+    assert card.part in offered
+    assert len(card.beside) == (1 if what != "around" else len({n.split(".")[0] for n in plain()}))
+
+
+def test_an_optimizer_s_tensors_by_the_same_names_are_a_set_too(tmp_path):
+    """A network without statistics has as many: nothing tells them apart but their name."""
+    own = plain("convnext_tiny")
+    path = tmp_path / "model.pth"
+    path.write_bytes(files.made({"optimizer": {"exp_avg": plain("convnext_tiny", 1)}, "net": own}))
+    with pytest.raises(JaxcamError, match=r"got 2 in the checkpoint: 'optimizer.exp_avg', 'net'"):
+        zoo.load("tiny_convnext_tiny", path)
+    _, card = zoo.load("tiny_convnext_tiny", path, part="net")
+    assert card.beside == (f"optimizer ({len(own)} tensors)",)
+
+
+def half(own: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    names = list(own)
+    return {("module." if n in names[::2] else "") + n: tensor for n, tensor in own.items()}
+
+
+def changed(name: str, tensor) -> dict[str, np.ndarray]:
+    return plain() | {name: tensor}
+
+
+@pytest.mark.parametrize(
+    ("content", "part", "words"),
+    [
+        (lambda: {"model": plain() | {"fc_aux.bias": SOME}}, None,
+         r"1 left over \(fc_aux.bias\); all of them behind 'model', beside nothing\."),
+        (lambda: half(plain()), None, r"\d+ missing .* fit none"),
+        (lambda: {"state_dict": plain(), "epoch": 3}, "ema",
+         r"got 'ema', which no tensor's name begins with\. They begin with state_dict\."),
+        (lambda: {"state": behind("encoder.", {n: t for n, t in plain().items() if "fc" not in n})
+                  | {"head.weight": SOME}}, None,
+         r"2 missing \(fc.bias, fc.weight\); all of them behind 'state.encoder', beside "
+         r"state.head \(a tensor\)"),
+        (lambda: changed("fc.weight", files.called(
+            files.name("torch._utils", "_rebuild_sparse_tensor"), files.text("coo"))), None,
+         r"1 missing \(fc.weight, which torch._utils._rebuild_sparse_tensor would make\)"),
+        (lambda: changed("fc.bias", np.ones(5, np.int8)), None, "16 bits or more; got fc.bias of"),
+    ],
+)  # fmt: skip
+def test_a_part_must_be_whole_and_nothing_more(content, part, words, tmp_path):
+    path = tmp_path / "model.pth"
+    path.write_bytes(files.made(content()))
+    with pytest.raises(JaxcamError, match=words):
+        zoo.load("tiny_resnet18", path, part=part)
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2"])
+def test_numbers_of_8_bits_are_refused_as_quantised(dtype, tmp_path):
+    path = save(tmp_path / "model.safetensors", changed("fc.weight", np.ones((5, 64), np.int8)))
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    head = content[8:end].replace(b'"I8"', f'"{dtype}"'.encode())
+    path.write_bytes(len(head).to_bytes(8, "little") + head + content[end:])
+    with pytest.raises(JaxcamError, match=r"16 bits or more; got fc.weight of float8_e.*Quantised"):
+        zoo.load("tiny_resnet18", path)
+
+
+# several files
+
+
+def sharded(folder: Path, suffix: str = ".safetensors") -> Path:
+    """Write a checkpoint in two files, with the index that transformers writes."""
+    tensors = plain()
+    names = list(tensors)
+    stem = "model" if suffix == ".safetensors" else "pytorch_model"
+    places = {}
+    for number in (1, 2):
+        file = f"{stem}-0000{number}-of-00002{suffix}"
+        own = {name: tensors[name] for name in names[number - 1 :: 2]}
+        save(folder / file, own)
+        places |= dict.fromkeys(own, file)
+    index = folder / f"{stem}{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return index
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_several_files_by_their_index(suffix, tmp_path):
+    index = sharded(tmp_path / "folder", suffix)
+    for place in (index, index.parent):
+        model, card = zoo.load("tiny_resnet18", place)
+        np.testing.assert_array_equal(model.fc.bias[...], plain()["fc.bias"])
+        assert card.beside == ()
+    one, other = sorted(index.parent.glob(f"*{suffix}"))
+    with pytest.raises(JaxcamError, match="The file is one of several: pass their folder"):
+        zoo.load("tiny_resnet18", one)
+    save(other, {"fc.bias": plain()["fc.bias"]})
+    with pytest.raises(JaxcamError, match="missing"):
+        zoo.load("tiny_resnet18", index)
+    other.unlink()
+    with pytest.raises(JaxcamError, match=r"beside it; got .*2-of-00002.*, which is not there"):
+        zoo.load("tiny_resnet18", index)
+    secret = save(tmp_path / f"secret{suffix}", plain()).name  # an index reaches no other folder
+    for wrong in ({"weight_map": {"x": f"../{secret}"}}, {"weight_map": []}, {}):
+        index.write_text(json.dumps(wrong))
+        with pytest.raises(JaxcamError, match=r"needs the files that .* names, beside it"):
+            zoo.load("tiny_resnet18", index)
+
+
+def test_a_folder_with_the_same_twice_says_which_was_not_read(tmp_path):
+    folder = save(tmp_path / "both" / "model.safetensors", plain()).parent
+    save(folder / "pytorch_model.bin", plain(added=1))
+    model, card = zoo.load("tiny_resnet18", folder)
+    np.testing.assert_array_equal(model.fc.bias[...], plain()["fc.bias"])
+    assert card.beside == ("pytorch_model.bin (a file)",)
 
 
 @pytest.mark.parametrize(

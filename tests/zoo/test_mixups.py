@@ -10,6 +10,7 @@ from jaxcam import zoo
 from jaxcam.errors import JaxcamError
 from jaxcam.zoo import loading
 from jaxcam.zoo.catalogue import ARCHITECTURES
+from jaxcam.zoo.weights.contents import Contents, Entry
 from jaxcam.zoo.weights.files import Checkpoint
 
 CASES = [(name, naming) for name in zoo.names() for naming in ARCHITECTURES[name].namings]
@@ -25,7 +26,9 @@ def checkpoint(name: str, naming: str) -> Checkpoint:
     """Every tensor of its shape, and each of one zero in memory."""
     wanted = loading._wanted(name, 1000)[naming]
     tensors = {k: np.broadcast_to(np.float32(0), slot.shape) for k, slot in wanted.items()}
-    return Checkpoint(tensors, {}, {}, name, "0" * 64)
+    entries = {k: Entry(tensor.shape, "float32") for k, tensor in tensors.items()}
+    contents = Contents(entries, {}, (), lambda names: {k: tensors[k] for k in names})
+    return Checkpoint(contents, {}, {}, name, "0" * 64)
 
 
 @pytest.mark.parametrize(("name", "naming"), CASES)

@@ -1,7 +1,7 @@
 """Tensors of a checkpoint into a network: each exactly once, in the right layout, or an error."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
@@ -12,12 +12,15 @@ from flax import nnx
 
 from jaxcam.errors import fail
 from jaxcam.zoo.architecture import Rules
+from jaxcam.zoo.weights.contents import Entry
+
+TYPES = ("float16", "bfloat16", "float32", "float64")
+"""Of what weights are read; a number of 8 bits or of no float means something by a scale only."""
 
 IGNORED = ("num_batches_tracked",)
 """Last parts of names of what a network in evaluation does not have: torch's count of batches."""
 
 _TORCH = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-_LISTED = 6
 
 
 class Slot(NamedTuple):
@@ -74,7 +77,7 @@ def _alternatives(name: str) -> list[str]:
     return [f"{match[1]}{own}{match[3]}" for own in match[2].split(",")] if match else [name]
 
 
-def compare(wanted: Mapping[str, Slot], tensors: Mapping[str, np.ndarray], naming: str) -> Fit:
+def compare(wanted: Mapping[str, Slot], tensors: Mapping[str, Entry], naming: str) -> Fit:
     """What is missing, what is left over and what has another shape."""
     left = [name for name in tensors if name not in wanted and not _ignored(name)]
     shapes = [
@@ -86,15 +89,15 @@ def compare(wanted: Mapping[str, Slot], tensors: Mapping[str, np.ndarray], namin
     return Fit(naming, tuple(missing), tuple(left), tuple(shapes))
 
 
-def fits(wanted: Mapping[str, Slot], tensors: Mapping[str, np.ndarray]) -> bool:
-    """Whether nothing is missing, left over or of another shape."""
-    names = {name for name in tensors if not _ignored(name)}
-    return wanted.keys() == names and all(
-        _same_shape(tensors[name].shape, slot.shape) for name, slot in wanted.items()
+def covers(wanted: Mapping[str, Slot], tensors: Mapping[str, Entry]) -> bool:
+    """Whether nothing is missing or of another shape; there may be more."""
+    return all(
+        name in tensors and _same_shape(tensors[name].shape, slot.shape)
+        for name, slot in wanted.items()
     )
 
 
-def best_fit(wanted: Mapping[str, Mapping[str, Slot]], tensors: Mapping[str, np.ndarray]) -> Fit:
+def best_fit(wanted: Mapping[str, Mapping[str, Slot]], tensors: Mapping[str, Entry]) -> Fit:
     """The collection whose names go best with those in the file; ``wanted`` by collections."""
     found = (compare(slots_, tensors, naming) for naming, slots_ in wanted.items())
     return min(found, key=lambda fit: fit.mismatches)
@@ -127,10 +130,16 @@ def filled(
     return nnx.merge(graph, nnx.from_flat_state(flat.items()))
 
 
-def listed(names: tuple[str, ...]) -> str:
-    """The first of them and how many there are."""
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"{', '.join(names[:_LISTED])}{more}"
+def check_types(call: str, wanted: Iterable[str], tensors: Mapping[str, Entry]) -> None:
+    """Refuse numbers that are no weights by themselves."""
+    for name in wanted:
+        dtype = tensors[name].dtype
+        if dtype not in TYPES:
+            remedy = "Quantised checkpoints are not read: take the one that was quantised."
+            if dtype.startswith(("complex", *TYPES)):
+                remedy = "Save it anew in torch, as a real tensor.resolve_neg()."
+            needs, got = "floating weights of 16 bits or more", f"{name} of {dtype}"
+            fail(call, needs=needs, got=got, remedy=remedy)
 
 
 def _weights(model: nnx.Module) -> nnx.State:
@@ -164,13 +173,6 @@ def _ignored(name: str) -> bool:
 
 
 def _check_values(call: str, name: str, tensor: np.ndarray) -> None:
-    if not jnp.issubdtype(tensor.dtype, jnp.floating):
-        fail(
-            call,
-            needs="floating weights",
-            got=f"{name} of {tensor.dtype}",
-            remedy="Quantised checkpoints are not read: take the one that was quantised.",
-        )
     finite = np.isfinite(tensor.astype(np.float32))
     if not finite.all():
         fail(

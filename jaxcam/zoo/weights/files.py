@@ -1,6 +1,7 @@
-"""A checkpoint from a file, a folder or the Hugging Face hub: tensors, and what stands beside them.
+"""A checkpoint from a file, a folder or the Hugging Face hub: what it holds, and what is beside it.
 
-What a file is, its first bytes say and not its name.
+What a file is, its first bytes say and not its name. Several files are one checkpoint where an
+index (``model.safetensors.index.json``) says which of them holds which tensor.
 """
 
 import hashlib
@@ -10,35 +11,45 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jaxcam.errors import fail
 from jaxcam.zoo.weights import pickled
+from jaxcam.zoo.weights.contents import Contents, together
+from jaxcam.zoo.weights.safe import read_safetensors
 
 HUB = "hf://"
-_NAMES = ("model.safetensors", "pytorch_model.bin")  # in the order in which a folder is searched
+_INDEX = ".index.json"
+_NAMES = {  # in the order in which a folder is searched; and the files that an index is of
+    "model.safetensors": (),
+    f"model.safetensors{_INDEX}": ("model-*.safetensors",),
+    "pytorch_model.bin": (),
+    f"pytorch_model.bin{_INDEX}": ("pytorch_model-*.bin",),
+}
 _BESIDE = ("config.json", "preprocessor_config.json")
 
 
 class Checkpoint(NamedTuple):
-    """tensors: by the names in the file. config, processor: the JSON beside it, or empty.
+    """contents: what the file holds. config, processor: the JSON beside it, or empty.
 
-    origin: what it was asked for by. digest: the file's SHA-256 in hexadecimal.
+    origin: what it was asked for by. digest: the file's SHA-256 in hexadecimal; of several files,
+    that of their digests in a row. passed: checkpoints beside it in a folder, which were not read.
     """
 
-    tensors: dict[str, np.ndarray]
+    contents: Contents
     config: Mapping[str, Any]
     processor: Mapping[str, Any]
     origin: str
     digest: str
+    passed: tuple[str, ...] = ()
 
 
 def read(call: str, weights: str | Path) -> Checkpoint:
     """Read a file, a folder with a checkpoint in it, or ``"hf://owner/name"``."""
     text = str(weights)
     path = _from_hub(call, text) if text.startswith(HUB) else Path(weights).expanduser()
+    passed: tuple[str, ...] = ()
     if path.is_dir():
-        path = _in_folder(call, path)
+        path, *others = _in_folder(call, path)
+        passed = tuple(other.name for other in others)
     if not path.is_file():
         hub = re.fullmatch(r"[\w.-]+/[\w.-]+", text)
         fail(
@@ -47,13 +58,19 @@ def read(call: str, weights: str | Path) -> Checkpoint:
             got=f"{text}, which does not exist",
             remedy=f"For the Hugging Face hub write {HUB}{text}." if hub else "Check the path.",
         )
-    digest = _digest(path)
-    _check_name(call, path, digest)
+    if path.name.endswith(_INDEX):
+        paths = _indexed(call, path)
+        digest = hashlib.sha256("".join(map(_digest, paths)).encode()).hexdigest()
+        contents = together([_contents(call, one) for one in paths])
+    else:
+        digest = _digest(path)
+        _check_name(call, path, digest)
+        contents = _contents(call, path)
     config, processor = (_json(call, path.parent / name) for name in _BESIDE)
-    return Checkpoint(_tensors(call, path), config, processor, text, digest)
+    return Checkpoint(contents, config, processor, text, digest, passed)
 
 
-def _tensors(call: str, path: Path) -> dict[str, np.ndarray]:
+def _contents(call: str, path: Path) -> Contents:
     with path.open("rb") as file:
         head = file.read(len(pickled.STREAM))
     if head.startswith(pickled.ZIP):
@@ -61,7 +78,7 @@ def _tensors(call: str, path: Path) -> dict[str, np.ndarray]:
     if head == pickled.STREAM:
         return pickled.read_stream(call, path)
     if head[8:9] == b"{":
-        return _safetensors(call, path)
+        return read_safetensors(call, path)
     fail(
         call,
         needs="a checkpoint, safetensors or of torch.save",
@@ -71,26 +88,20 @@ def _tensors(call: str, path: Path) -> dict[str, np.ndarray]:
     )
 
 
-def _safetensors(call: str, path: Path) -> dict[str, np.ndarray]:
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError:
+def _indexed(call: str, path: Path) -> list[Path]:
+    """The files of which an index says where which tensor is: all are beside it, in full."""
+    places = _json(call, path).get("weight_map")
+    names = sorted(set(map(str, places.values()))) if isinstance(places, dict) else []
+    wrong = [name for name in names if Path(name).name != name or name.endswith(_INDEX)]
+    missing = [name for name in names if not (path.parent / name).is_file()]
+    if wrong or missing or not names:
         fail(
             call,
-            needs="the library safetensors for this file",
-            got="an environment without it",
-            remedy="pip install 'jaxcam-xai[zoo]'",
+            needs=f"the files that {path.name} names, beside it",
+            got=f"{(wrong or missing)[0]}, which is not there" if names else "none named in it",
+            remedy="Download the whole folder.",
         )
-    try:
-        return safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
-        fail(
-            call,
-            needs="a whole safetensors file",
-            got=f"a damaged one ({error})",
-            remedy="Download it again.",
-        )
+    return [path.parent / name for name in names]
 
 
 def _from_hub(call: str, name: str) -> Path:
@@ -114,9 +125,9 @@ def _from_hub(call: str, name: str) -> Path:
         )
     repository, revision = match.groups()
     folder = Path()
-    for checkpoint in _NAMES:  # the second only where there is no first
+    for checkpoint, shards in _NAMES.items():  # each only where there is none before it
         try:
-            wanted = [checkpoint, *_BESIDE]
+            wanted = [checkpoint, *shards, *_BESIDE]
             folder = Path(
                 huggingface_hub.snapshot_download(
                     repository, revision=revision, allow_patterns=wanted
@@ -135,13 +146,14 @@ def _from_hub(call: str, name: str) -> Path:
     return folder
 
 
-def _in_folder(call: str, folder: Path) -> Path:
-    for name in _NAMES:
-        if (folder / name).is_file():
-            return folder / name
+def _in_folder(call: str, folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the one to read first."""
+    if found := [folder / name for name in _NAMES if (folder / name).is_file()]:
+        return found
+    known = [name for name in _NAMES if not name.endswith(_INDEX)]
     fail(
         call,
-        needs=f"{' or '.join(_NAMES)} in the folder",
+        needs=f"{' or '.join(known)} in the folder",
         got=", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "an empty one",
         remedy="Pass the file itself.",
     )

@@ -1,0 +1,198 @@
+"""What contributors implement: the kinds of method, what they are averaged over, and the engines.
+
+A method is of one of two kinds, and `pipeline.program` runs either:
+
+- `Gradient`: derivatives of the score along the layer become weights, and these a map.
+- `Queries`: the layer (or the input) is changed many times, and the scores become a map.
+
+A gradient method may be averaged over `Points`, each known by its number alone: noisy inputs
+(`Smoothing`), or the nodes of a path (`Path`). Wrappers, `jaxcam.smooth` and `jaxcam.integrate`,
+put them there: ``Method -> Method``. The input is a layer too: ``jaxcam.split(model, "input")``.
+
+A method is one file in `jaxcam.methods` and one row in its catalogue.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+from jax import Array
+from jax.extend import core
+
+from jaxcam.maps import combine
+from jaxcam.types import Derivatives, LogDerivatives, Poles
+
+
+class Traced(NamedTuple):
+    """A score ``(a, *context) -> (u, more)``, traced once; see `jaxcam.derivatives.traced`.
+
+    closed: its jaxpr, ``(a, *context) -> [u, *more]``. more: the structure of what the forward pass
+    gives beside ``u``. arguments: shapes and dtypes of ``a`` and the context. chunk_size: how many
+    elements may be differentiated at once. axis: of a mesh, over whose devices the elements are
+    spread. known: what was found out about it so far.
+    """
+
+    closed: Any
+    more: Any
+    arguments: tuple[jax.ShapeDtypeStruct, ...]
+    chunk_size: int | None
+    axis: str | None
+    known: dict[Any, Any]
+
+    @property
+    def a(self) -> jax.ShapeDtypeStruct:
+        """The shape and dtype of the activations."""
+        return self.arguments[0]
+
+    def __call__(self, *arguments: Any) -> tuple[Array, Any]:
+        """Give ``u`` and what comes with it."""
+        u, *more = core.jaxpr_as_fun(self.closed)(*arguments)
+        return u, jax.tree.unflatten(self.more, more)
+
+    def once(self, find: Callable[["Traced"], Any]) -> Any:
+        """Find something out about the score, or look up what was found before."""
+        if find not in self.known:
+            self.known[find] = find(self)
+        return self.known[find]
+
+
+class Proof(NamedTuple):
+    """Whether an engine applies to a score, and the reason in words, either way.
+
+    form: the special case of the engine that was proved, if it tells them apart by name.
+    """
+
+    applies: bool
+    words: str
+    form: str = ""
+
+
+class Prover(Protocol):
+    """``prove(traced, name)``: does the engine apply, in the form that is asked for by name?"""
+
+    def __call__(self, traced: Traced, name: str, /) -> Proof: ...
+
+
+class Deriver(Protocol):
+    """``derive(traced, a, *context)``: the derivatives along every element of ``a``.
+
+    ``more`` comes along from the forward pass that an engine makes in any case.
+    """
+
+    def __call__(self, traced: Traced, /, *arguments: Array) -> tuple[LogDerivatives, Any]: ...
+
+
+class Engine(NamedTuple):
+    """One way to get the derivatives of ``u`` for every element of ``a``.
+
+    ``exact``: its result is the derivative, not an assumption about it. ``single``: one gradient
+    is all it computes, so that many inputs can share a chunk. ``forms``: special cases that have
+    names of their own. ``scaled``: whether sample weights ``e^u`` go with it (``power`` drops
+    them).
+    """
+
+    name: str
+    exact: bool
+    prove: Prover
+    derive: Deriver
+    single: bool = False
+    forms: tuple[str, ...] = ()
+    scaled: bool = True
+
+
+class Weighting(Protocol):
+    """``weigh(derivatives, a, scale)`` of one example: weights that broadcast to ``a``, and poles.
+
+    The derivatives come with ``a`` measured in units of ``1 / scale`` (`bell.bell`): the k-th is
+    divided by ``scale^k``. ``a`` and the returned weights are in the network's own units. For a
+    `Gradient` of ``u`` the scale is one. On a path ``a`` is the way from its start, ``A - B``.
+    """
+
+    def __call__(
+        self, derivatives: Derivatives, a: Array, scale: Array, /
+    ) -> tuple[Array, Poles | None]: ...
+
+
+class Drawing(Protocol):
+    """``draw(weights, a, mask)`` of one example: the signed map ``[*spatial]``.
+
+    ``mask``: booleans shaped like ``a``, of the chosen feature maps and neurons; None for all.
+    """
+
+    def __call__(self, weights: Array, a: Array, mask: Array | None = None, /) -> Array: ...
+
+
+class Smoothing(NamedTuple):
+    """Points that are noisy inputs; see `jaxcam.smooth`.
+
+    ``num_points``: where a tolerance decides (``adaptive``), the most there may be. ``temper``:
+    the ``t`` of the sample weights ``e^{t u}``. ``noisy``: which of several inputs gets the noise.
+    """
+
+    num_points: int
+    noise_level: Any
+    temper: Any
+    scheme: str = "independent"
+    tolerance: Any = None
+    adaptive: bool = False
+    noisy: int | str | None = None
+
+
+class Path(NamedTuple):
+    """Points that are the nodes of a straight path from a baseline; see `jaxcam.integrate`.
+
+    ``at``: whether the path is one of activations (``layer``) or of inputs (``input``).
+    ``baseline``: where it starts, ``given`` as an input or as activations; None for zeros.
+    """
+
+    num_points: int
+    rule: str = "auto"
+    at: Literal["layer", "input"] = "layer"
+    baseline: Any = None
+    given: Literal["input", "activations"] = "input"
+    adaptive: bool = False
+
+
+Points = Smoothing | Path
+
+
+class Gradient(NamedTuple):
+    """A method that weighs derivatives.
+
+    ``order`` is the highest one that it needs. ``scalar``: whose derivatives `weigh` is given,
+    those of the target's ``Y``, or those of the log-score ``u`` whatever ``Y`` is. A method of
+    ``u`` has no alpha, and nothing to divide by where ``u2 = u3 = 0``. ``draw``: how weights and
+    activations become a signed map, by default ``sum_k w_k A^k``; what is positive of it is shown.
+    ``additive``: the signed map divides among the positions what the score owes to the layer, so
+    that on a path it sums to the whole difference.
+    """
+
+    name: str
+    order: int
+    weigh: Weighting
+    points: Points | None = None
+    scalar: Literal["Y", "u"] = "Y"
+    draw: Drawing = combine
+    additive: bool = False
+
+
+class Queries(NamedTuple):
+    """A method that asks for the score of changed activations, or of changed inputs.
+
+    ``at``: what is changed. ``how_many(shape)``, the number of changes of one example of that
+    shape. ``change(value, n) -> value``: the ``n``-th of them; a number alone says which, so
+    that they run in chunks of any size. ``outcome(u, scores, class_index) -> []``: what is asked of
+    each, the log-score or a probability. ``weigh(outcomes, clean, a) -> (weights, signed)`` of one
+    example: the outcomes ``[n]`` and that of the clean example become a signed map ``[*spatial]``,
+    and weights ``[k]`` where it is one of weighted feature maps, else None.
+    """
+
+    name: str
+    at: Literal["layer", "input"]
+    how_many: Callable[[tuple[int, ...]], int]
+    change: Callable[[Array, Array], Array]
+    outcome: Callable[[Array, Array, Array], Array]
+    weigh: Callable[[Array, Array, Array], tuple[Array | None, Array]]
+
+
+Method = Gradient | Queries

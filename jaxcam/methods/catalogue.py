@@ -1,0 +1,128 @@
+"""The catalogue: every method by its name, one row each.
+
+It is read by `make`, by the command line, by the table in the docs and by the tests that every
+method has to pass. A new method is a file beside this one and a row here.
+"""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+from jaxcam.contracts import Method
+from jaxcam.errors import fail
+from jaxcam.methods.grad_cam import grad_cam
+from jaxcam.methods.grad_cam_pp import grad_cam_pp
+from jaxcam.methods.hires_cam import hires_cam
+from jaxcam.methods.integrate import integrate
+from jaxcam.methods.layer_cam import layer_cam
+from jaxcam.methods.recipro_cam import recipro_cam
+from jaxcam.methods.sensitivity_map import sensitivity_map
+from jaxcam.methods.smooth import smooth
+from jaxcam.methods.taylor_cam import taylor_cam
+
+
+class Row(NamedTuple):
+    """One method.
+
+    name: as it is asked for. title: as it is written. makers: functions whose options are the
+    method's; the first makes it, each later one wraps what is there. at: for which layer it is
+    meant; ``input`` is ``jaxcam.split(model, "input")``. cost: of one image, F a forward pass of
+    the network, B a backward pass, h one of the head. source: where it is defined.
+    """
+
+    name: str
+    title: str
+    makers: tuple[Callable[..., Any], ...]
+    at: Literal["layer", "input"]
+    cost: str
+    source: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Give its options and their defaults."""
+        return {name: value for maker in self.makers for name, value in _options(maker)}
+
+    def make(self, **options: Any) -> Method:
+        """Make the method, with some of its options."""
+        unknown = sorted(options.keys() - self.options.keys())
+        if unknown:
+            taken = ", ".join(self.options) or "none"
+            remedy = "Leave it out, or take another method."
+            fail(self.name, needs=f"options of {taken}", got=", ".join(unknown), remedy=remedy)
+        method = None
+        for maker in self.makers:
+            own = {name: options[name] for name, _ in _options(maker) if name in options}
+            method = maker(**own) if method is None else maker(method, **own)
+        return method  # pyright: ignore[reportReturnType]
+
+
+def _options(maker: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    parameters = inspect.signature(maker).parameters.values()
+    return ((p.name, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
+ROWS = (
+    Row(
+        "smooth_grad_cam_pp", "Smooth Grad-CAM++", (grad_cam_pp, smooth), "layer",
+        "1 F + n (F + derivatives)", "arXiv 1908.01224",
+    ),
+    Row(
+        "grad_cam_pp", "Grad-CAM++", (grad_cam_pp,), "layer", "1 F + derivatives",
+        "arXiv 1710.11063",
+    ),
+    Row("grad_cam", "Grad-CAM", (grad_cam,), "layer", "1 F + 1 B", "arXiv 1610.02391"),
+    Row("hires_cam", "HiResCAM", (hires_cam,), "layer", "1 F + 1 B", "arXiv 2011.08891"),
+    Row(
+        "integrated_gradients", "Integrated Gradients", (hires_cam, integrate), "layer",
+        "2 F + n (h + B)", "arXiv 1703.01365",
+    ),
+    Row(
+        "layer_cam", "LayerCAM", (layer_cam,), "layer", "1 F + 1 B",
+        "Jiang et al., IEEE TIP 30, 2021",
+    ),
+    Row("taylor_cam", "Taylor-CAM", (taylor_cam,), "layer", "1 F + derivatives", "jaxcam"),
+    Row("recipro_cam", "Recipro-CAM", (recipro_cam,), "layer", "1 F + HW h", "arXiv 2209.14074"),
+    Row(
+        "sensitivity_map", "Sensitivity map", (sensitivity_map,), "input", "1 F + 1 B",
+        "arXiv 1312.6034",
+    ),
+)  # fmt: skip
+
+
+@functools.cache
+def rows() -> dict[str, Row]:
+    """Give all methods by name."""
+    return {row.name: row for row in ROWS}
+
+
+def names() -> tuple[str, ...]:
+    """List the methods that `make` knows.
+
+    >>> import jaxcam
+    >>> "grad_cam_pp" in jaxcam.methods.names()
+    True
+    """
+    return tuple(rows())
+
+
+def make(name: str, **options: Any) -> Method:
+    """Make a method by its name, with options of its own function and of its wrapper.
+
+    Raises:
+        JaxcamError: an unknown name, with its nearest; an option that the method does not take.
+
+    >>> import jaxcam
+    >>> jaxcam.methods.make("smooth_grad_cam_pp", poles="raw", num_samples=50).name
+    'grad_cam_pp'
+    """
+    if name not in rows():
+        near = difflib.get_close_matches(str(name), rows(), n=3) or rows()
+        fail(
+            "methods.make",
+            needs="the name of a method",
+            got=repr(name),
+            remedy=f"Nearest: {', '.join(near)}.",
+        )
+    return rows()[name].make(**options)

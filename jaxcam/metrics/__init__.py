@@ -1,0 +1,1 @@
+"""Is a map true? One metric, one file."""

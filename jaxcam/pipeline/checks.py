@@ -1,0 +1,213 @@
+"""What may go into a call and what may come out of one, where values are known."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxcam.arrays.door import as_array, known
+from jaxcam.arrays.inputs import Inputs, batch_of, is_several, sorted_out
+from jaxcam.contracts import Gradient, Method, Path, Smoothing
+from jaxcam.errors import JaxcamWarning, fail
+from jaxcam.pipeline import blank
+from jaxcam.pipeline.aim import empty_regions
+from jaxcam.targets import Target
+from jaxcam.types import CAM, Diagnostics
+
+GAP = 0.05  # of the difference that a map divides: where it leaves more, the user is told
+LEVEL = 1e-4  # of the log-score: differences below are no ground to stand on
+FEW = 0.25  # of the samples: where fewer carry the weight, the user is told
+
+
+def check_input(x: Any, call: str) -> Inputs:
+    """Refuse what is no batch of finite inputs, for a call of that name."""
+    x = sorted_out(x)
+    if not is_several(x):
+        return _finite(_one(as_array(x, call), call), call)
+    # Not jax.tree.map: an input that is None, or several itself, is to be refused.
+    several = dict(enumerate(x)) if isinstance(x, tuple) else x
+    values = {key: _one_of(value, f"{call}: x[{key!r}]") for key, value in several.items()}
+    if not values:
+        fail(call, needs="an input", got="none", remedy="Pass x, as the model is called.")
+    if batch_of(values) is None:
+        got = ", ".join(f"{key!r}: {value.shape}" for key, value in values.items())
+        remedy = "Give each input the batch axis first, and as many examples."
+        fail(call, needs="inputs of one batch", got=got, remedy=remedy)
+    return tuple(values.values()) if isinstance(x, tuple) else values
+
+
+def _one(x: Array, call: str) -> Array:
+    """The only input: integers may be names, which have no axis of channels."""
+    floating = jnp.issubdtype(x.dtype, jnp.floating)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        remedy = "Pass real and imaginary parts as two channels, as in training."
+        fail(call, needs="real input", got=x.dtype, remedy=remedy)
+    if x.ndim < (3 if floating else 2) or x.size == 0:
+        fail(
+            call,
+            needs="x of shape [batch, *spatial, channel]",
+            got=f"shape {x.shape}",
+            remedy="Add the batch axis: x[None].",
+        )
+    return x
+
+
+def _one_of(value: Any, call: str) -> Array:
+    """One of several inputs: any array with a batch axis, which need not be floating."""
+    if isinstance(value, list | tuple | Mapping) and is_several(sorted_out(value)):
+        remedy = "Give the inputs side by side, in the order in which the model takes them."
+        fail(call, needs="one array", got=f"a {type(value).__name__} of several", remedy=remedy)
+    array = as_array(value, call)
+    if array.size == 0 or not array.ndim:
+        got = f"{array.dtype} of shape {array.shape}"
+        fail(call, needs="an array [batch, ...]", got=got, remedy="Give it the batch axis.")
+    return _finite(array, call)
+
+
+def _finite(x: Array, call: str) -> Array:
+    finite = known(_all_finite(x))
+    if finite is not None and not finite:
+        fail(call, needs="finite input", got="NaN or infinity in x", remedy="Clean the input.")
+    return x
+
+
+@jax.jit
+def _all_finite(x: Array) -> Array:
+    return jnp.isfinite(x).all()
+
+
+def check_result(
+    result: CAM,
+    method: Method,
+    target: Target,
+    why: Callable[[int], str | None],
+    *,
+    subset: bool = False,
+) -> CAM:
+    """Let nothing non-finite and nothing blank leave silently, where values are known.
+
+    why: names what is not finite in an image, if it finds it. subset: the map is that of chosen
+    feature maps or neurons.
+    """
+    d = _known(result.diagnostics)
+    if d.finite is None or d.blank is None:
+        return result
+    if not d.finite.all():
+        _refuse_not_finite(result, method, where(~d.finite), why)
+    empty = np.asarray(empty_regions(target, result.scores, result.target))
+    for words in _complaints(d, method, empty, subset=subset):
+        warnings.warn(f"{method.name}: {words}", JaxcamWarning, stacklevel=3)
+    return result
+
+
+def _known(d: Diagnostics) -> Any:
+    """Bring to the host what is looked at here; None where it is not known."""
+    looked_at = (
+        "finite", "blank", "seen", "num_samples", "effective_samples", "relative_error", "total",
+        "gap",
+    )  # fmt: skip
+    values = {name: getattr(d, name) for name in looked_at}
+    return d._replace(**{k: None if v is None else known(v) for k, v in values.items()})
+
+
+def _refuse_not_finite(
+    result: CAM, method: Method, bad: list[int], why: Callable[[int], str | None]
+) -> NoReturn:
+    """Name the score that is infinite, or the operation that is not finite."""
+    got = f"NaN or infinity in image {bad}"
+    remedy = (
+        "Are the weights and scores finite? With poles='raw', alpha may be at a pole: use "
+        "poles='bounded'."
+    )
+    scores, index = np.asarray(result.scores[bad[0]]), int(result.target[bad[0]])
+    infinite = np.flatnonzero(np.isinf(scores)) if scores.ndim == 1 else np.array([], int)
+    if infinite.size:
+        which = index if index in infinite else int(infinite[0])
+        remedy = (
+            f"The score of class {which} is {scores[which]}: masked out, or the logarithm of a "
+            "probability of 0? Explain another class, or cut before the softmax (Keras: a last "
+            "layer without activation; Flax: return the logits), with jaxcam.targets.softmax()."
+        )
+    elif (operation := why(bad[0])) is not None:
+        got = f"{got}: {operation}"
+        remedy = (
+            "Keep the operation off that value in the network (under a root or a logarithm, add a "
+            "small number), or explain a layer behind it."
+        )
+    fail(method.name, needs="finite maps", got=got, remedy=remedy)
+
+
+def _complaints(
+    d: Any, method: Method, empty: Any, *, subset: bool
+) -> Iterator[str]:  # fmt: skip
+    """Word what is correct and probably not wanted. ``d``: on the host."""
+    if empty.any():
+        yield (
+            f"the region of image {where(empty)} is empty, and its map blank: the class is on top "
+            "in no pixel. Explain one that is, or give the region by mask=."
+        )
+    seen = d.seen if d.seen is not None else np.zeros_like(d.blank, int)
+    reasons = np.array([blank.why(blank.Seen(int(one)), subset=subset) for one in seen])
+    unmapped = d.blank & ~empty
+    for reason in dict.fromkeys(reasons[unmapped]):
+        which = where(unmapped & (reasons == reason))
+        yield f"the map of image {which} is blank: {reason}."
+    points = method.points if isinstance(method, Gradient) else None
+    if isinstance(points, Smoothing) and d.effective_samples is not None:
+        yield from _few(d, points)
+    if isinstance(points, Path) and isinstance(method, Gradient) and d.gap is not None:
+        yield from _incomplete(d, points, additive=method.additive)
+
+
+def _few(d: Any, smoothing: Smoothing) -> Iterator[str]:
+    """Word what samples were too few for."""
+    few = d.effective_samples < FEW * d.num_samples
+    if few.any():
+        least = (d.effective_samples / d.num_samples).argmin()
+        yield (
+            f"{d.effective_samples[least]:.1f} effective samples of {d.num_samples[least]} carry "
+            f"the map of image {where(few)}: the score differs so much from sample to sample that "
+            "few of them hold its mean. Take more samples, or temper their weights: "
+            "sample_weights=t, from 1 (exact) down to 0 (uniform)."
+        )
+    tolerance = known(smoothing.tolerance) if smoothing.adaptive else None
+    if d.relative_error is None or tolerance is None:
+        return
+    late = d.relative_error > np.asarray(tolerance, d.relative_error.dtype)
+    if late.any():
+        worst = d.relative_error.max()
+        size = f"at {worst:.2g} of the map's largest value"
+        left = size if worst < np.inf else "beside a map that is zero everywhere"
+        yield (
+            f"max_samples={smoothing.num_points} left the standard error of image {where(late)} "
+            f"{left}, above the tolerance of {float(tolerance):.2g}. Allow more samples."
+        )
+
+
+def _incomplete(d: Any, points: Path, *, additive: bool) -> Iterator[str]:
+    """Word what is wrong with a path: it goes nowhere, or its nodes do not tell where it went."""
+    level = abs(d.total) < LEVEL
+    if level.any():
+        yield (
+            f"the score of image {where(level)} is the same at the baseline, to {LEVEL:g}: there "
+            "is nothing to divide. Behind global pooling the mean over positions is such a "
+            "baseline. Take another one."
+        )
+    open = ~level & (d.gap > GAP)
+    if additive and open.any():
+        worst = d.gap[open].max()
+        yield (
+            f"{points.num_points} nodes leave a gap of {worst:.2g} in the map of image "
+            f"{where(open)}: it does not sum to u(A) - u(B). Take more nodes, num_nodes=. If the "
+            "gap stays, the score jumps on the path: zero activations before a normalisation are "
+            "such a start, and a picture as the baseline is none."
+        )
+
+
+def where(chosen: Any) -> list[int]:
+    """List the numbers of the images that were chosen."""
+    return np.flatnonzero(chosen).tolist()

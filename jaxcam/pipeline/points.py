@@ -1,0 +1,116 @@
+"""The points of one example at which derivatives are taken, whatever they are.
+
+`samples` knows them by number alone. What differs between noisy inputs and the nodes of a path is
+here: which arrays a call brings along, where the ``n``-th point is, and how much it counts.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxcam.arrays import inputs
+from jaxcam.arrays.door import as_array
+from jaxcam.arrays.inputs import Inputs
+from jaxcam.arrays.precision import wide_dtype
+from jaxcam.contracts import Gradient, Method, Path, Points, Smoothing
+from jaxcam.derivatives.auto import engine_named
+from jaxcam.errors import fail
+from jaxcam.jaxprs.logarithms.rewriting import exactly
+from jaxcam.pipeline import noise, path
+from jaxcam.pipeline.job import Begun, Job, Numbers, Settings
+from jaxcam.targets import Aim
+
+
+class Own(NamedTuple):
+    """What an image's points are made from: its key, or both ends of its path."""
+
+    key: Any
+    start: Any
+    end: Any
+
+
+def own(begun: Begun) -> Own:
+    """Give what the points of each image are made from; leading axis ``[batch]``."""
+    job, clean, points = begun.job, begun.clean, begun.points
+    if isinstance(points, Smoothing):
+        return Own(job.numbers.keys, None, None)
+    if points.at == "input":
+        return Own(None, job.numbers.baseline, job.x)
+    return Own(None, clean.start, clean.a)
+
+
+def numbers_of(method: Method, key: Array | None, x: Inputs, batch: int) -> tuple[Numbers, Method]:
+    """Take the numbers out of a method, and leave what the program is compiled for."""
+    wide = wide_dtype(inputs.dtype_of(x))
+    zero = jnp.zeros((), wide)
+    points = method.points if isinstance(method, Gradient) else None
+    if points is None:
+        return Numbers(None, zero, zero, zero), method
+    if isinstance(points, Path):
+        bare = points._replace(baseline=None)
+        if points.given == "activations":
+            start = as_array(points.baseline, "integrate: baseline")
+            return Numbers(None, zero, zero, zero, start=start), method._replace(points=bare)
+        baseline = path.baseline_of(points, x)
+        return Numbers(None, zero, zero, zero, baseline), method._replace(points=bare)
+    if key is None:
+        fail(method.name, needs="a key", got="none", remedy="Pass key=jax.random.key(0).")
+    tolerance = points.tolerance if points.adaptive else 0.0
+    noisy = inputs.noisy_key(method.name, x, points.noisy)
+    bare = points._replace(noise_level=None, temper=None, tolerance=None, noisy=noisy)
+    keys = noise.keys_of(key, batch)
+    given = (points.noise_level, points.temper, tolerance)
+    arrays = (jnp.asarray(value, wide) for value in given)
+    return Numbers(keys, *arrays), method._replace(points=bare)
+
+
+def unit(points: Points) -> int:
+    """Give how many points depend on each other: the nodes of a path all do."""
+    if isinstance(points, Path):
+        return points.num_points
+    return noise.SCHEMES[points.scheme].unit
+
+
+def ends(job: Job, settings: Settings, a: Array, aim: Aim, u: Array) -> tuple[Any, Any]:
+    """Give ``start`` and ``total`` of `Clean` for a path, None for noise."""
+    points = settings.gradient.points
+    if not isinstance(points, Path):
+        return None, None
+    network = job.network
+    if job.numbers.start is not None:
+        start, there = path.laid_out(job.numbers.start, a), job.x
+    else:
+        start = jax.vmap(network.features)(job.numbers.baseline)
+        there = job.x if points.at == "layer" else job.numbers.baseline
+    before = jax.vmap(exactly(network.log_score))(start, there, aim)
+    return start, u - before.astype(u.dtype)
+
+
+def visit(begun: Begun, x: Inputs, own: Own, n: Array) -> tuple[Inputs, Array]:
+    """Give the ``n``-th point of an example: the input there, and the activations."""
+    network, points, level = begun.network, begun.points, begun.job.numbers.noise_level
+    if isinstance(points, Smoothing):
+        clean = inputs.picked(x, points.noisy)
+        drawn = noise.sample(own.key, n, clean, level, points.scheme)
+        noisy = inputs.replaced(x, points.noisy, drawn)
+        return noisy, network.features(noisy)
+    where, _ = path.nodes(begun.report.rule, points.num_points)
+    share = jnp.asarray(where)[jnp.minimum(n, points.num_points - 1)]
+    if points.at == "layer":
+        return x, path.between(own.start, own.end, share)
+    there = jax.tree.map(lambda start, end: path.between(start, end, share), own.start, own.end)
+    return there, network.features(there)
+
+
+def log_weight(begun: Begun, n: Array, u: Array) -> Array:
+    """Give the logarithm of what the ``n``-th point counts, ``-inf`` for padding."""
+    job, points = begun.job, begun.points
+    if isinstance(points, Path):
+        _, weights = path.nodes(begun.report.rule, points.num_points)
+        found = jnp.asarray(jnp.log(weights), u.dtype)[jnp.minimum(n, points.num_points - 1)]
+    else:
+        weighted = job.target.form.exponentiated and engine_named(begun.report.engine).scaled
+        found = jnp.asarray(job.numbers.temper, u.dtype) * u if weighted else jnp.zeros_like(u)
+    return jnp.where(n < points.num_points, found, -jnp.inf)

@@ -1,0 +1,162 @@
+"""The traced program behind every map: clean pass, noisy samples, weights, map.
+
+`explain` is one function for one compiled call. Its parts are functions of their own, so that a
+caller who wants to show progress can run the same program chunk by chunk: `begin` (the clean pass,
+and what can be proved), the samples (samples.py), `finish` (the map).
+
+Everything is written for one example and mapped over the batch, so an image's result does not
+depend on its neighbours.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxcam import devices, maps
+from jaxcam.arrays import meshes
+from jaxcam.arrays.inputs import Inputs
+from jaxcam.arrays.precision import widen
+from jaxcam.contracts import Path, Queries
+from jaxcam.jaxprs.logarithms.rewriting import exactly
+from jaxcam.pipeline import aim as aims
+from jaxcam.pipeline import average as averages
+from jaxcam.pipeline import batches, blank, points, queries
+from jaxcam.pipeline.average import Average
+from jaxcam.pipeline.blank import Seen
+from jaxcam.pipeline.differentiate import compose, differentiate, each, unit_of_derivatives
+from jaxcam.pipeline.job import Begun, Clean, Job, Settings
+from jaxcam.pipeline.network import check_network, through
+from jaxcam.pipeline.plan import plan
+from jaxcam.pipeline.samples import Run, advance, chunks, errors, first_run, initial, with_points
+from jaxcam.targets import Aim
+from jaxcam.types import CAM, Derivatives, Diagnostics
+
+
+def explain(job: Job, settings: Settings) -> CAM:
+    """Explain a batch in one traced program, on one device or spread over several."""
+    if settings.spread is None:
+        return meshes.automatically(
+            lambda job: _in_chunks(job, settings), job, spec=meshes.rows_of(job.x)
+        )
+    return devices.on_each(
+        lambda job: _in_chunks(job, settings), settings.spread, job, batches.per_image(job)
+    )
+
+
+def _in_chunks(job: Job, settings: Settings) -> CAM:
+    """Explain the images that one device has, as many at once as there is room for."""
+    if meshes.inside_shard_map():
+        check_network(job.shared.split(), job.x)
+        job = meshes.alike(job, meshes.axes_through(partial(through, job.shared.split()), job.x))
+    return batches.in_chunks(lambda job: _together(job, settings), settings, job)
+
+
+def _together(job: Job, settings: Settings) -> CAM:
+    """Explain images together by a method of either kind, points in a loop over chunks."""
+    if isinstance(settings.method, Queries):
+        return queries.explained(job, settings, settings.method)
+    clean = begin(job, settings)
+    if not clean.report.averaged:
+        return finish(job, settings, clean, None)
+
+    if settings.points.adaptive:
+        return finish(job, settings, clean, _until(job, settings, clean).average)
+
+    begun = Begun(job, settings, clean)
+    ids = chunks(begun, settings.points.num_points)
+    total = with_points(begun, initial(begun), ids)
+    return finish(job, settings, clean, total)
+
+
+def _until(job: Job, settings: Settings, clean: Clean) -> Run:
+    """Take rounds until every image is below the tolerance, or has the most samples it may."""
+    return jax.lax.while_loop(
+        lambda run: run.open.any(),
+        lambda run: advance(job, settings, clean, run),
+        first_run(Begun(job, settings, clean)),
+    )
+
+
+def begin(job: Job, settings: Settings) -> Clean:
+    """Run the clean input through the network, choose the engine, and differentiate once."""
+    check_network(job.shared.split(), job.x)
+    network = job.network
+    a = jax.vmap(network.features)(job.x)
+    scores = jax.vmap(exactly(network.scores))(a, job.x)
+    aim = aims.resolve(job.target, scores)
+    method = settings.gradient
+    report = plan(network, a, job.x, aim, method, settings.engine)
+
+    def one(a: Array, x: Inputs, aim: Aim) -> tuple[Derivatives, Array, Array]:
+        found, (_, u) = differentiate(network, settings, report, a, x, aim)
+        scale = unit_of_derivatives(method, found)
+        return compose(job.target, method)(found, scale=scale), scale, u
+
+    derivatives, scale, u = each(report)(one)(a, job.x, aim)
+    least = jax.vmap(partial(blank.least, a.dtype))(scores)
+    start, total = points.ends(job, settings, a, aim, u)
+    return Clean(widen(a), scores, aim, u, scale, derivatives, report, least, start, total)
+
+
+def finish(job: Job, settings: Settings, clean: Clean, average: Average | None) -> CAM:
+    """Turn the derivatives, averaged or clean, into weights, map and diagnostics."""
+    method, a = settings.gradient, clean.a
+    if clean.start is not None:
+        a = a - widen(clean.start)
+    mask = maps.neuron_mask(job.channels, job.neurons, a.shape)
+    d = clean.derivatives if average is None else jax.vmap(averages.mean)(average)
+    weights, poles = jax.vmap(method.weigh)(d, a, clean.scale)
+    signed = jax.vmap(method.draw)(weights, a, mask)
+    seen = jax.vmap(blank.seen)(d, a, weights, signed, mask)
+    finite, positive, real = (
+        ~blank.has(seen, Seen.NOT_FINITE) & jnp.isfinite(clean.u),
+        blank.has(seen, Seen.POSITIVE),
+        blank.has(seen, Seen.ACTIVE) & blank.has(seen, Seen.MOVES),
+    )
+    chosen = jnp.where(mask, a, 0)
+    small = jax.vmap(blank.doubtful)(d, chosen, signed, clean.scale, clean.least)
+    diagnostics = Diagnostics(
+        report=clean.report,
+        poles=poles,
+        num_samples=None,
+        effective_samples=None,
+        top_class_kept=None,
+        standard_error=None,
+        relative_error=None,
+        finite=finite,
+        blank=finite & ~positive,
+        seen=seen,
+        doubtful=finite & real & small,
+    )
+    if clean.total is not None:
+        whole = jax.vmap(method.draw)(weights, a).sum(axis=tuple(range(1, signed.ndim)))
+        share = whole / clean.total
+        diagnostics = diagnostics._replace(
+            total=clean.total, completeness=share, gap=jnp.abs(1 - share)
+        )
+    if average is not None:
+        diagnostics = diagnostics._replace(**_smoothed(job, settings, clean, average))
+    return CAM(
+        jax.nn.relu(signed), signed, weights, clean.scores, clean.aim.class_index, diagnostics
+    )
+
+
+def _smoothed(
+    job: Job, settings: Settings, clean: Clean, average: Average
+) -> dict[str, Array | None]:
+    """Report on the samples: how many counted, how many kept the class, how far the map is off."""
+    taken = jax.vmap(averages.num_samples)(average)
+    if isinstance(settings.points, Path):
+        return {"num_samples": taken.astype(jnp.int32)}
+    classed = aims.has_classes(job.target, clean.scores.ndim)
+    groups = average.taken.shape[-1]
+    stated = errors(Begun(job, settings, clean), average) if groups > 1 else (None, None)
+    return {
+        "num_samples": taken.astype(jnp.int32),
+        "effective_samples": jax.vmap(averages.effective_samples)(average),
+        "top_class_kept": average.kept.sum(axis=-1) / taken if classed else None,
+        "standard_error": stated[0],
+        "relative_error": stated[1],
+    }
