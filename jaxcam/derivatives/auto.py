@@ -24,6 +24,8 @@ from jaxcam.derivatives.reasons import Refused, first_line
 from jaxcam.derivatives.traced import trace
 from jaxcam.errors import FaultWarning, NotProved, fail, message
 from jaxcam.jaxprs.cost import needs
+from jaxcam.jaxprs.interpret import operations
+from jaxcam.jaxprs.starts import GENERAL, MOST_PLACES
 from jaxcam.types import LogDerivatives, LogScore
 
 ENGINES: tuple[Engine, ...] = (
@@ -175,7 +177,12 @@ def _none(traced: Traced, reasons: str) -> NoReturn:
     """Say that no exact engine applies, and what does."""
     closed_form = _considered(exponential.ENGINE, exponential.ENGINE.name, traced)
     remedy = "Rewrite the operation, or give it a derivative (jax.custom_jvp)."
-    if closed_form.program is not None:
+    if GENERAL in operations(traced.closed):
+        remedy = (
+            f"lax.{GENERAL} over more than {MOST_PLACES} places has a derivative for lax.max, "
+            "lax.min and lax.add from zero alone: pool in two steps, or along reshaped axes."
+        )
+    elif closed_form.program is not None:
         remedy = "Use engine='exponential' for the papers' approximation."
     needed = "an exact engine that applies"
     raise NotProved(message("engine='auto'", needs=needed, got=reasons, remedy=remedy))
