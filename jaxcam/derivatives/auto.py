@@ -21,7 +21,7 @@ from jaxcam.derivatives.engines import (
     power,
 )
 from jaxcam.derivatives.reasons import Refused, first_line
-from jaxcam.derivatives.traced import trace
+from jaxcam.derivatives.traced import check_score, trace
 from jaxcam.errors import FaultWarning, NotProved, fail, message
 from jaxcam.jaxprs.cost import needs
 from jaxcam.jaxprs.interpret import operations
@@ -107,6 +107,7 @@ def explain_engine(log_score: LogScore, a: Any) -> Decision:
     >>> print(str(decision).splitlines()[0])
     engine       exact  applies  operations   why
     """
+    check_score("explain_engine", log_score, a)
     traced = trace(log_score, a)
     candidates = tuple(_considered(engine, engine.name, traced) for engine in ENGINES)
     best = _best(candidates)
