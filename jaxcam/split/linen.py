@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 from flax import errors, traverse_util
 
+from jaxcam.arrays.door import through
 from jaxcam.arrays.inputs import call_with
 from jaxcam.errors import fail
 from jaxcam.split.census import Tape, mark
@@ -48,7 +49,7 @@ def network(call: str, model: nn.Module, variables: Any, kwargs: Mapping[str, An
             got=", ".join(f"{name}=" for name in sorted(taken)),
             remedy="Leave it away: a split model runs in evaluation mode and changes nothing.",
         )
-    return Network(ADAPTER, model, variables)
+    return Network(ADAPTER, model, through(variables, call))
 
 
 def run(

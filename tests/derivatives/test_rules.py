@@ -318,6 +318,8 @@ MAKERS = {
     "reduce_max": along_an_axis(lambda x, i, n: lax.reduce_max(x, (i,))),
     "reduce_sum": along_an_axis(lambda x, i, n: lax.reduce_sum(x, (i,))),
     "sort": along_an_axis(lambda x, i, n: lax.sort(x, i)),
+    "cummax": along_an_axis(lambda x, i, n: lax.cummax(x, i)),
+    "cummin": along_an_axis(lambda x, i, n: lax.cummin(x, i, reverse=True)),
     "top_k": along_an_axis(lambda x, i, n: lax.top_k(x, max(1, n[-1] - 1))),
 }  # fmt: skip
 
