@@ -235,7 +235,7 @@ def test_linen_modules_within():
         split(model, "inner", train=True).features(X)
 
 
-class Bridged(nn.Module):
+class Outer(nn.Module):
     """An nnx BatchNorm in a linen model: what it changes, linen drops without a word."""
 
     average: bool
@@ -251,8 +251,8 @@ class Bridged(nn.Module):
 
 def test_an_nnx_model_in_training_mode_within_a_linen_one_is_refused():
     x = jnp.ones((1, 2, 2, 3))
-    variables = Bridged(average=True).init(jax.random.key(0), x)
-    split = jaxcam.split(Bridged(average=True), "conv", variables=variables)
+    variables = Outer(average=True).init(jax.random.key(0), x)
+    split = jaxcam.split(Outer(average=True), "conv", variables=variables)
     assert split.scores(split.features(x), x).shape == (1, 3)
     with pytest.raises(jaxcam.JaxcamError, match=r"ToLinen.*evaluation mode.*norm/mean"):
-        jaxcam.split(Bridged(average=False), "conv", variables=variables).features(x)
+        jaxcam.split(Outer(average=False), "conv", variables=variables).features(x)
