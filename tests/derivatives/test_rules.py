@@ -333,3 +333,10 @@ def test_each_rule_is_its_operation(name, seeds):
         for seed in seeds:
             rng = np.random.default_rng([seed, *name.encode()])
             check(*MAKERS[name](rng), rng, tidy=seed % 2 == 0)
+
+
+def test_sums_over_a_single_place_beside_an_expanded_axis_do_not_abort():
+    """XLA ends the process where it takes the two for a broadcast."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng([45, *b"sum_pooling"])
+        check(*MAKERS["sum_pooling"](rng), rng, tidy=False)

@@ -1,5 +1,6 @@
 """What pooling does to a tangent: sums over windows, and the places that a maximum picks."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -16,15 +17,17 @@ MOST_PLACES = 81  # that a maximum is taken of, one by one
 
 def window_sum(term: Term, step: Step) -> Tangent:
     """Sum over the places that each place of the result sees."""
+    sides = _sides(step)
+    expanded = any(side.expansion > 1 for side in sides)
+    if expanded and product_of_sizes(sides) > MOST_PLACES:
+        return whole_map(term, step)
     term, sides = _ready(term, step)
     term, axes = _laid_out(term, sides, step)
-    if any(side.expansion > 1 for side in sides):
-        if product_of_sizes(sides) > MOST_PLACES:
-            return whole_map(term, step)
+    if expanded:
         # XLA aborts where it meets zeros between places and a window over an axis of one place.
         counts = [axes[side.axis].size for side in sides]
-        taken = (_at(term.values, sides, taps, counts) for taps in _taps(sides))
-        return [Term(sum(taken), tuple(axes), step.shape)]
+        taken = [_at(term.values, sides, taps, counts) for taps in _taps(sides)]
+        return [Term(functools.reduce(jnp.add, taken), tuple(axes), step.shape)]
     sizes, strides = step.params["window_dimensions"], step.params["window_strides"]
     values = lax.reduce_window(
         term.values, jnp.zeros((), term.values.dtype), lax.add, sizes, strides, "VALID",
