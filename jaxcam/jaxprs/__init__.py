@@ -6,6 +6,7 @@ In the order in which a score and its derivatives pass through them:
 - primitives: what is known of each operation of JAX, one row each.
 - starts: poolings in the form that has a derivative.
 - logarithms: ``log p`` without cancellation.
+- relus: their backward pass, by another rule.
 - dependence: what a program proves of itself.
 - convolutions: their axes in a fast order.
 - pullback: gradients, of float16 in single precision.
