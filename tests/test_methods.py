@@ -80,7 +80,7 @@ def gradients(truth: Truth, form: str) -> np.ndarray:
 
 def rectified(truth: Truth, rule: str) -> np.ndarray:
     """By hand, of `pointwise`: its mean and head pass back the same to every position."""
-    *inner, head = pointwise_weights()
+    *inner, head = (w.astype(np.float64) for w in pointwise_weights())
     last = head[:, CLASS] / math.prod(truth.image.shape[:-1])
     return oracles.rectified_gradient(inner, truth.image, last, rule)
 

@@ -12,8 +12,8 @@ from jaxcam import methods
 from jaxcam.errors import JaxcamError
 from jaxcam.jaxprs.relus import with_relus
 
-WEIGHTS = (normal((2, 6), 4), normal((6, 6), 5))
-LAST = normal((6,), 6)
+WEIGHTS = (normal((2, 6), 4), normal((6, 6), 50))
+LAST = normal((6,), 100)
 X = normal((7, 2), 7)
 
 
