@@ -40,7 +40,7 @@ FORMS = {
     "where": lambda x: jnp.where(x > 0, x, 0),
     "else": lambda x: jnp.where(x <= 0, 0, x),
     "turned": lambda x: jnp.where(0 < x, x, jnp.zeros_like(x)),  # noqa: SIM300
-    "product": lambda x: x * (x > 0),
+    "product": lambda x: x * (x > 0).astype(x.dtype),
     "relu6": lambda x: jax.nn.relu6(x / 10) * 10,
     "clip": lambda x: jnp.clip(x, 0, 60),
     "clamp": lambda x: jax.lax.clamp(0.0, x, 60.0),
