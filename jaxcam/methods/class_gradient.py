@@ -28,7 +28,7 @@ def class_gradient() -> Gradient:
 
     >>> import jax.numpy as jnp
     >>> import jaxcam
-    >>> split = jaxcam.Split(lambda x: x, lambda a, x: (a * jnp.array([[1.0], [-2.0]])).sum(axis=1))
+    >>> split = jaxcam.Split(lambda x: x, lambda a, x: a[:, 0] - 2 * a[:, 1])
     >>> print(jaxcam.cam(split, jnp.ones((1, 2, 1)), jaxcam.methods.class_gradient(), 0).map)
     [[1. 0.]]
     """
