@@ -238,7 +238,7 @@ def check_class(target: Target, classes: int) -> None:
 
 
 def _score(scores: Array, aim: Aim) -> Array:
-    return _of_class(scores.at[..., aim.class_index].get(mode="clip"), scores, aim)
+    return _of_class(jnp.asarray(scores).at[..., aim.class_index].get(mode="clip"), scores, aim)
 
 
 def _negated_score(scores: Array, aim: Aim) -> Array:

@@ -6,11 +6,13 @@ Conventions, stated once. Inputs are ``x: [batch, *spatial, channel]`` and activ
 (targets.py). An engine sees one example at a time: ``a: [*spatial, k]``, ``u(a): []``.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
+import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
@@ -39,9 +41,35 @@ class Split(NamedTuple):
 
 
 def held(function: Callable) -> jax.tree_util.Partial:
-    """Make a function something that `jit` takes as an argument: static, with its own leaves."""
-    is_held = isinstance(function, jax.tree_util.Partial)
-    return function if is_held else jax.tree_util.Partial(function)
+    """Make a function something that `jit` takes as an argument: static, with its own leaves.
+
+    A function that is a container of arrays itself (a NamedTuple with ``__call__``, a registered
+    dataclass) has these for leaves: as a whole it can be neither compared nor hashed.
+    """
+    if isinstance(function, jax.tree_util.Partial):
+        return function
+    if jax.tree_util.all_leaves([function]):
+        return jax.tree_util.Partial(function)
+    leaves, structure = jax.tree.flatten(function)
+    arrays = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+    others = tuple(leaf for leaf, is_array in zip(leaves, arrays, strict=True) if not is_array)
+    rebuilt = _Rebuilt(structure, tuple(arrays), others, type(function).__name__)
+    return jax.tree_util.Partial(rebuilt, list(itertools.compress(leaves, arrays)))
+
+
+@dataclass(frozen=True)
+class _Rebuilt:
+    """Calls a function that is a container, built again around its arrays."""
+
+    structure: Any
+    arrays: tuple[bool, ...]
+    others: tuple[Any, ...]
+    __name__: str
+
+    def __call__(self, arrays: Sequence[Any], *given: Any) -> Any:
+        ours, others = iter(arrays), iter(self.others)
+        leaves = [next(ours if is_array else others) for is_array in self.arrays]
+        return jax.tree.unflatten(self.structure, leaves)(*given)
 
 
 @jax.tree_util.register_static

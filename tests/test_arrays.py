@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from networks import images, relu
 
 import jaxcam
@@ -102,3 +103,21 @@ def test_they_are_taken_wherever_there_is_an_array():
     level = jaxcam.smooth(grad_cam(), noise_level=np.array(0.5, ">f4")).points.noise_level
     assert level == 0.5
     assert targets.region(0, Tensor(np.array([[True]]))).about.dtype == bool
+
+
+class Scaled(nn.Module):
+    """One convolution, times what the call is given."""
+
+    @nn.compact
+    def __call__(self, x, gain):
+        x = nn.Conv(2, (1, 1), name="conv")(x)
+        return (x * gain).mean((1, 2))
+
+
+def test_tensors_among_weights_and_arguments_of_the_call_are_arrays():
+    x, gain = images(), np.float32(2.0) * np.ones((1, 1, 1, 2), np.float32)
+    variables = Scaled().init(jax.random.key(0), x, gain)
+    held = jax.tree.map(lambda v: Tensor(np.asarray(v)), variables)
+    split = jaxcam.split(Scaled(), "conv", variables=held, gain=Tensor(gain))
+    found = split.scores(split.features(x), x)
+    np.testing.assert_allclose(found, Scaled().apply(variables, x, gain), rtol=1e-6)

@@ -59,6 +59,12 @@ def explain(split=None, x=X, target=1, **options):
         (lambda: explain(chunk_size=0), ["chunk_size", "positive"]),
         (lambda: jaxcam.log_derivatives(jnp.sum, X[0], chunk_size=-3), ["chunk_size", "-3"]),
         (lambda: jaxcam.log_derivatives(jnp.sum, X[0], chunk_size=2.5), ["chunk_size", "2.5"]),
+        (lambda: jaxcam.log_derivatives(jnp.argmax, X[0]), ["log_derivatives", "floating", "int"]),
+        (lambda: jaxcam.explain_engine(jnp.any, X[0]), ["explain_engine", "bool", "comparison"]),
+        (
+            lambda: jaxcam.check_derivatives(lambda a: jnp.fft.fft(a).sum(), X[0]),
+            ["check_derivatives", "complex64", "real part"],
+        ),
         (lambda: explain(poles="round"), ["poles", "'bounded' or 'raw'", "'round'"]),
         (lambda: explain(numerator="d3"), ["numerator", "'d2' or 'd1'", "'d3'"]),
         (lambda: jaxcam.cam(relu(), X, jaxcam.smooth(grad_cam())), ["needs a key", "key="]),
@@ -79,11 +85,23 @@ def test_a_layer_that_the_score_does_not_depend_on():
     aside = jaxcam.Split(relu().features, lambda a, x: x.mean((1, 2)) @ jnp.ones((2, 5)))
     with pytest.raises(JaxcamError, match="does not depend on this layer"):
         explain(aside)
+    with pytest.raises(JaxcamError, match=r"recipro_cam.*does not depend on this layer"):
+        jaxcam.cam(aside, X, jaxcam.methods.recipro_cam())
+    constant = relu()._replace(scores=lambda a, x: np.ones((1, 5), np.float32))
+    with pytest.raises(JaxcamError, match="does not depend on this layer"):
+        explain(constant)
     switched = jaxcam.Split(
         relu().features, lambda a, x: (a > 0).astype(x.dtype).mean((1, 2)) @ jnp.ones((4, 5))
     )
     with pytest.raises(JaxcamError, match="except through comparisons"):
         explain(switched)
+
+
+def test_a_log_score_that_does_not_depend_on_the_activations():
+    for u in (lambda a: 1.0, lambda a: jnp.round(a).sum()):
+        with pytest.warns(JaxcamWarning, match=r"log_derivatives: needs a score that depends"):
+            u1, *_ = jaxcam.log_derivatives(u, jnp.ones((2, 2)))
+        assert not u1.any()
 
 
 def test_logit_on_a_piecewise_affine_tail_is_refused_and_elsewhere_served():

@@ -226,3 +226,13 @@ def test_removals_that_change_nothing_are_told(x, words):
     split = jaxcam.Split(lambda x: x, lambda a, x: jax.nn.relu(a.mean((1, 2)) - 100))
     with pytest.warns(jaxcam.JaxcamWarning, match=words):
         jaxcam.check_removal(split, x, 0)
+
+
+def test_a_probability_that_is_one_as_far_as_its_numbers_go():
+    """Image 0 is surer than float32 can say, image 1 is not."""
+    x = jnp.asarray(np.linspace(0.1, 1, 18).reshape(2, 3, 3, 1)[::-1], jnp.float32)
+    split = jaxcam.Split(jnp.tanh, lambda a, x: a.mean((1, 2)) @ jnp.array([[200.0, 1.0]]))
+    target = jaxcam.targets.softmax(0)
+    with pytest.warns(jaxcam.JaxcamWarning, match=r"image \[0\] is blank.*1 - p = 1e-\d\d.*logit"):
+        result = jaxcam.cam(split, x, jaxcam.methods.grad_cam(), target)
+    np.testing.assert_array_equal(result.diagnostics.blank, [True, False])

@@ -1,5 +1,7 @@
 """Targets: their values, their precision, and the classes they accept."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -420,3 +422,33 @@ def test_an_infinite_score_is_named():
     ):
         jaxcam.cam(split, DENSE, jaxcam.methods.grad_cam(), 1)
     assert jaxcam.cam(split, DENSE, jaxcam.methods.grad_cam(), 0).diagnostics.finite.all()
+
+
+class Weighted(NamedTuple):
+    """A function that holds its weights: neither to be hashed nor compared as a whole."""
+
+    weights: Any
+    name: str = "weighted"
+
+    def __call__(self, value, *_):
+        return value.mean((1, 2)) @ jnp.diag(self.weights)
+
+
+class Sum(NamedTuple):
+    weights: Any
+
+    def __call__(self, scores):
+        return (scores * self.weights).sum()
+
+
+def test_functions_that_are_containers_have_their_arrays_for_leaves():
+    x = jnp.asarray(np.arange(12.0).reshape(1, 2, 2, 3), jnp.float32)
+    maps = []
+    for scale in (1.0, 2.0):
+        w = scale * jnp.arange(1, 4.0)
+        target = targets.custom(Sum(w))
+        split = jaxcam.Split(jnp.tanh, Weighted(w))
+        maps.append(jaxcam.cam(split, x, jaxcam.methods.grad_cam(), target).map)
+    np.testing.assert_allclose(maps[1], 4 * maps[0], rtol=1e-6)
+    with pytest.raises(jaxcam.JaxcamError, match=r"targets.custom\(Sum\).*shape \(3,\)"):
+        jaxcam.cam(split, x, jaxcam.methods.grad_cam(), targets.custom(Sum(jnp.ones((3, 3)))))

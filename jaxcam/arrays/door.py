@@ -43,6 +43,21 @@ def as_array(value: Any, call: str, needs: str = "an array of numbers") -> Array
         return jnp.asarray(found)
 
 
+def through(tree: Any, call: str) -> Any:
+    """Make arrays of the tensors of other libraries in a tree, and leave everything else."""
+
+    def one(leaf: Any) -> Any:
+        ours = isinstance(leaf, Array | np.ndarray | np.generic)
+        return as_array(leaf, call) if not ours and _is_tensor(leaf) else leaf
+
+    return jax.tree.map(one, tree)
+
+
+def _is_tensor(value: Any) -> bool:
+    numbers = hasattr(value, "__array__") or hasattr(value, "__dlpack__")
+    return numbers and hasattr(value, "shape") and hasattr(value, "dtype")
+
+
 def known(value: Any) -> NDArray[Any] | None:
     """Give a value in the host's memory, or None where it is only being traced.
 

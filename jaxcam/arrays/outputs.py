@@ -77,5 +77,7 @@ def check_scores(call: str, scores: Any, x: Inputs) -> None:
 def _check_floating(call: str, value: Any, needs: str, remedy: str) -> None:
     if not is_array(value):
         fail(call, needs=f"one array, {needs}", got=describe(value), remedy="Pick one array.")
+    if jnp.issubdtype(value.dtype, jnp.complexfloating):
+        remedy = "Take its real part or its modulus, whichever is meant."
     if not jnp.issubdtype(value.dtype, jnp.floating):
         fail(call, needs=f"floating {needs}", got=describe(value), remedy=remedy)

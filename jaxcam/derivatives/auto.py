@@ -21,9 +21,11 @@ from jaxcam.derivatives.engines import (
     power,
 )
 from jaxcam.derivatives.reasons import Refused, first_line
-from jaxcam.derivatives.traced import trace
+from jaxcam.derivatives.traced import check_score, trace
 from jaxcam.errors import FaultWarning, NotProved, fail, message
 from jaxcam.jaxprs.cost import needs
+from jaxcam.jaxprs.interpret import operations
+from jaxcam.jaxprs.starts import GENERAL, MOST_PLACES
 from jaxcam.types import LogDerivatives, LogScore
 
 ENGINES: tuple[Engine, ...] = (
@@ -105,6 +107,7 @@ def explain_engine(log_score: LogScore, a: Any) -> Decision:
     >>> print(str(decision).splitlines()[0])
     engine       exact  applies  operations   why
     """
+    check_score("explain_engine", log_score, a)
     traced = trace(log_score, a)
     candidates = tuple(_considered(engine, engine.name, traced) for engine in ENGINES)
     best = _best(candidates)
@@ -175,7 +178,12 @@ def _none(traced: Traced, reasons: str) -> NoReturn:
     """Say that no exact engine applies, and what does."""
     closed_form = _considered(exponential.ENGINE, exponential.ENGINE.name, traced)
     remedy = "Rewrite the operation, or give it a derivative (jax.custom_jvp)."
-    if closed_form.program is not None:
+    if GENERAL in operations(traced.closed):
+        remedy = (
+            f"lax.{GENERAL} over more than {MOST_PLACES} places has a derivative for lax.max, "
+            "lax.min and lax.add from zero alone: pool in two steps, or along reshaped axes."
+        )
+    elif closed_form.program is not None:
         remedy = "Use engine='exponential' for the papers' approximation."
     needed = "an exact engine that applies"
     raise NotProved(message("engine='auto'", needs=needed, got=reasons, remedy=remedy))

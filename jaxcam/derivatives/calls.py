@@ -1,7 +1,5 @@
 """The two public calls: the derivatives of ``u`` and those of ``Y = e^u``, by any engine."""
 
-import jax
-import jax.numpy as jnp
 from jax import Array
 
 from jaxcam.arrays.door import as_array
@@ -9,8 +7,7 @@ from jaxcam.arrays.meshes import alike, automatically, axes_through, spec_of
 from jaxcam.arrays.precision import widen
 from jaxcam.derivatives.auto import choose
 from jaxcam.derivatives.bell import bell
-from jaxcam.derivatives.traced import trace
-from jaxcam.errors import fail
+from jaxcam.derivatives.traced import check_score, trace, warn_of_constant
 from jaxcam.jaxprs import loops as chunks
 from jaxcam.types import ChunkSize, Derivatives, LogDerivatives, LogScore
 
@@ -61,7 +58,9 @@ def log_derivatives(
         check_score("log_derivatives", log_score, a)
         score, wide = in_single_precision(log_score, a)
         wide = alike(wide, axes_through(score, wide))
-        return choose(engine, trace(score, wide, chunk_size=chunk)).derive(wide)[0]
+        traced = trace(score, wide, chunk_size=chunk)
+        warn_of_constant("log_derivatives", traced)
+        return choose(engine, traced).derive(wide)[0]
 
     return automatically(derived, a, spec=spec_of(a))
 
@@ -93,21 +92,3 @@ def in_single_precision(log_score: LogScore, a: Array) -> tuple[LogScore, Array]
     if wide.dtype == half:
         return log_score, a
     return lambda a: widen(log_score(a.astype(half))), wide
-
-
-def check_score(call: str, log_score: LogScore, a: Array) -> None:
-    """Refuse what has no derivatives, or is not a scalar of one example."""
-    if not jnp.issubdtype(a.dtype, jnp.floating):
-        fail(
-            call, needs="floating activations", got=a.dtype, remedy="Convert: a.astype('float32')."
-        )
-    if not a.ndim:
-        fail(call, needs="an axis of channels, [*spatial, k]", got="a number", remedy="a[None]")
-    shape = getattr(jax.eval_shape(log_score, a), "shape", None)
-    if shape != ():
-        fail(
-            call,
-            needs="a scalar log-score of one example",
-            got=f"an output of shape {shape}",
-            remedy="Pick one class, and vmap over the batch.",
-        )

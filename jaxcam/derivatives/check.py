@@ -10,7 +10,7 @@ from jaxcam.arrays.door import as_array
 from jaxcam.arrays.meshes import undivided
 from jaxcam.derivatives.auto import choose
 from jaxcam.derivatives.calls import in_single_precision
-from jaxcam.derivatives.traced import trace
+from jaxcam.derivatives.traced import check_score, trace
 from jaxcam.types import LogDerivatives, LogScore
 
 
@@ -48,6 +48,7 @@ def check_derivatives(
     ('powered', True)
     """
     a = undivided(as_array(a, "check_derivatives"))
+    check_score("check_derivatives", log_score, a)
     log_score, a = in_single_precision(log_score, a)
     choice = choose(engine, trace(log_score, a))
     derive = jax.jit(lambda a: choice.derive(a)[0])

@@ -41,7 +41,8 @@ from jax.extend import core
 
 from jaxcam.arrays.keys import numbered
 from jaxcam.arrays.meshes import alike, automatically, axes_through, spec_of
-from jaxcam.derivatives.calls import check_score, in_single_precision
+from jaxcam.derivatives.calls import in_single_precision
+from jaxcam.derivatives.traced import check_score
 from jaxcam.errors import fail
 from jaxcam.jaxprs import loops as chunks
 from jaxcam.jaxprs.interpret import operations

@@ -5,6 +5,7 @@ In the order in which a score and its derivatives pass through them:
 - interpret: jaxprs read, and run equation by equation.
 - primitives: what is known of each operation of JAX, one row each.
 - starts: poolings in the form that has a derivative.
+- choices: maxima as choices, so that zero stays zero before a root.
 - logarithms: ``log p`` without cancellation.
 - relus: their backward pass, by another rule.
 - dependence: what a program proves of itself.

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from jaxcam.jaxprs.interpret import inner, run, run_all
+from jaxcam.jaxprs.interpret import body, inner
 
 COMMUTATIVE = {"add", "add_any", "mul"}
 
@@ -27,28 +27,51 @@ def merged(function: Callable[..., Any], *examples: Any) -> core.ClosedJaxpr:
     Calls that are nothing but their body (``jit``, ``remat``) are entered. Loops and branches are
     left as they are, with whatever is repeated inside.
     """
+    closed = jax.make_jaxpr(function)(*examples)
+    once = _Once()
+    results = once.enter(body(closed), {})
+    jaxpr = body(closed).replace(eqns=once.equations, outvars=results)
+    return core.ClosedJaxpr(jaxpr, closed.consts)
 
-    def program(*arguments: Any) -> list[Any]:
-        closed = jax.make_jaxpr(function)(*arguments)
-        return run_all(closed, jax.tree.leaves(arguments), _once())
 
-    return jax.make_jaxpr(program)(*examples)
+class _Once:
+    """The equations of a program so far, each different from every other.
 
+    They are written anew and not traced again: binding an operation takes JAX ten times as long.
+    """
 
-def _once() -> Callable[[Any, list[Any]], list[Any]]:
-    """Return a rule that runs an operation, unless an equal one was run before."""
-    done: dict[Any, Any] = {}
+    def __init__(self) -> None:
+        self.equations: list[Any] = []
+        self._done: dict[Any, list[Any]] = {}
 
-    def once(equation: Any, operands: list[Any]) -> list[Any]:
+    def enter(self, jaxpr: Any, names: dict[Any, Any]) -> list[Any]:
+        """Write the equations of a jaxpr; give its results.
+
+        names: what its variables are called in the whole program, if not by their own name.
+        """
+
+        def named(atom: Any) -> Any:
+            return atom if isinstance(atom, core.Literal) else names.get(atom, atom)
+
+        for equation in jaxpr.eqns:
+            operands = list(map(named, equation.invars))
+            names.update(zip(equation.outvars, self._write(equation, operands), strict=True))
+        return list(map(named, jaxpr.outvars))
+
+    def _write(self, equation: Any, operands: list[Any]) -> list[Any]:
+        """Write an equation, or find the one that is equal; give its results."""
         called = inner(equation)
         if called is not None and not called.constvars:
-            return run_all(called, operands, once)
+            return self.enter(called, dict(zip(called.invars, operands, strict=True)))
+        equation = equation.replace(invars=operands)
         key = key_of(equation, operands)
-        # The operands are kept with the results: their identities are part of the key.
-        done[key] = done.get(key) or (run(equation, operands), operands)
-        return done[key][0]
-
-    return once
+        if key not in self._done:
+            # New names: a body that is called twice has its own twice, and one that is not used
+            # here may be in an equal equation.
+            results = [core.Var(variable.aval) for variable in equation.outvars]
+            self.equations.append(equation.replace(outvars=results))
+            self._done[key] = results
+        return self._done[key]
 
 
 def key_of(equation: Any, operands: Sequence[Any]) -> Any:

@@ -54,6 +54,7 @@ ROWS: tuple[tuple[Fact, str], ...] = (
     (Fact.LINEAR | Fact.JOINT, "concatenate pad dynamic_update_slice scatter scatter-add"),
     (Fact.LINEAR | Fact.JOINT, "optimization_barrier"),
     (Fact.KINKED, "reduce_max reduce_min reduce_window_max reduce_window_min argmax argmin top_k"),
+    (Fact.KINKED, "cummax cummin"),
     (Fact.KINKED | Fact.JOINT, "sort"),
 )
 

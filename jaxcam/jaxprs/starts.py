@@ -5,12 +5,19 @@ differentiated. With an array, as ``jnp.zeros((), x.dtype)`` is under `jit`, JAX
 the array holds, and has no derivative for the general form. The same windows, from the same jaxpr:
 
 - a maximum or minimum from any start is that of the windows, then of the start and it;
-- a sum that starts from a known zero is a sum.
+- a sum that starts from a known zero is a sum;
+- anything else (a product, a sum from elsewhere) is folded over the places of the window, of which
+  each is a slice of the padded operand. Padding is passed over, as XLA does whatever the start is.
 """
 
+import functools
+import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
@@ -18,6 +25,7 @@ from jax.core import Tracer
 from jaxcam.jaxprs.interpret import body, inner, operations, run, run_all
 
 GENERAL = "reduce_window"
+MOST_PLACES = 256  # of a window; a program of more slices would take long to compile
 IDEMPOTENT = {"max": (-np.inf, lax.max), "min": (np.inf, lax.min)}
 
 
@@ -59,4 +67,41 @@ def _pooled(equation: Any, operands: list[Any]) -> Any:
         return [both(lax.reduce_window(x, np.asarray(identity, x.dtype), both, *windows), start)]
     if name == "add" and not isinstance(start, Tracer) and not np.asarray(start).any():
         return [lax.reduce_window(x, np.zeros((), x.dtype), lax.add, *windows)]
-    return run(equation, operands)
+    if math.prod(params["window_dimensions"]) > MOST_PLACES:
+        return run(equation, operands)
+    return _folded(equation, operands)
+
+
+def _folded(equation: Any, operands: list[Any]) -> list[Any]:
+    """Combine the places of the windows one after the other, from the start on."""
+    params, count = equation.params, len(operands) // 2
+    starts = operands[count:]
+    inside = [step - 1 for step in params["base_dilation"]]
+    edges = [(*sides, gap) for sides, gap in zip(params["padding"], inside, strict=True)]
+    wide = [lax.pad(x, s, edges) for x, s in zip(operands[:count], starts, strict=True)]
+    with jax.ensure_compile_time_eval():
+        there = np.asarray(lax.pad(np.ones(operands[0].shape, np.int8), np.int8(0), edges), bool)
+    shape = equation.outvars[0].aval.shape
+    strides, steps = params["window_strides"], params["window_dilation"]
+    ends = [stride * (size - 1) + 1 for stride, size in zip(strides, shape, strict=True)]
+
+    def both(*numbers: Any) -> list[Any]:
+        return run_all(params["jaxpr"], numbers)
+
+    for _ in shape:
+        both = jax.vmap(both)
+
+    def combined(so_far: list[Any], place: Sequence[int]) -> list[Any]:
+        low = [i * step for i, step in zip(place, steps, strict=True)]
+        high = [i + end for i, end in zip(low, ends, strict=True)]
+        taken = [lax.slice(x, low, high, strides) for x in wide]
+        mask = there[tuple(map(slice, low, high, strides))]
+        after = both(*so_far, *taken)
+        if mask.all():
+            return after
+        return [jnp.where(mask, new, old) for new, old in zip(after, so_far, strict=True)]
+
+    first = [jnp.broadcast_to(s, shape) for s in starts]
+    return functools.reduce(
+        combined, itertools.product(*map(range, params["window_dimensions"])), first
+    )

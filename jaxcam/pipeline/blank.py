@@ -101,6 +101,12 @@ UNMOVED = (
     "all derivatives along {where} are zero: near this input the score does not depend on it. "
     "Behind it something is switched off or saturated, or the score looks elsewhere"
 )
+SURE = (
+    "the probability of what is explained differs from 1 by less than {dtype} can hold, "
+    "1 - p = {rest}: its derivatives are zero there. Explain the logit, "
+    "jaxcam.targets.exp_logit(), or call inside `with jax.enable_x64(True):` with weights and "
+    "input of float64"
+)
 UNWEIGHTED = (
     "the weights of {where} are zero, although derivatives are not: they cancel in each weight, or "
     "are too small to be held"

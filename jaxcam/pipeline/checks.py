@@ -11,6 +11,7 @@ from jax import Array
 
 from jaxcam.arrays.door import as_array, known
 from jaxcam.arrays.inputs import Inputs, batch_of, is_several, sorted_out
+from jaxcam.arrays.precision import widen
 from jaxcam.contracts import Gradient, Method, Path, Smoothing
 from jaxcam.errors import JaxcamWarning, fail
 from jaxcam.pipeline import blank
@@ -99,7 +100,8 @@ def check_result(
     if not d.finite.all():
         _refuse_not_finite(result, method, where(~d.finite), why)
     empty = np.asarray(empty_regions(target, result.scores, result.target))
-    for words in _complaints(d, method, empty, subset=subset):
+    sure = _too_sure(result, target)
+    for words in _complaints(d, method, empty, sure, subset=subset):
         warnings.warn(f"{method.name}: {words}", JaxcamWarning, stacklevel=3)
     return result
 
@@ -141,17 +143,41 @@ def _refuse_not_finite(
     fail(method.name, needs="finite maps", got=got, remedy=remedy)
 
 
+def _too_sure(result: CAM, target: Target) -> dict[int, str]:
+    """Say of images whose probability is 1, as far as numbers of its dtype go, how near it is."""
+    if target.form.name != "softmax" or result.scores.ndim != 2:
+        return {}
+    scores, dtype = np.asarray(result.scores, np.float64), widen(result.scores).dtype
+    own = np.take_along_axis(scores, np.asarray(result.target)[:, None], 1)
+    others = np.where(np.arange(scores.shape[1]) == np.asarray(result.target)[:, None], -np.inf,
+                      scores - own)  # fmt: skip
+    rest = np.logaddexp.reduce(others, axis=1) / np.log(10)
+    least = np.log10(float(jnp.finfo(dtype).tiny))
+    return {
+        int(i): blank.SURE.format(dtype=dtype, rest=f"1e{rest[i]:.0f}" if rest[i] > -np.inf else 0)
+        for i in np.flatnonzero(rest < least)
+    }
+
+
 def _complaints(
-    d: Any, method: Method, empty: Any, *, subset: bool
+    d: Any, method: Method, empty: Any, sure: dict[int, str], *, subset: bool
 ) -> Iterator[str]:  # fmt: skip
-    """Word what is correct and probably not wanted. ``d``: on the host."""
+    """Word what is correct and probably not wanted. ``d``: on the host.
+
+    sure: the reason of images whose probability is too near to 1.
+    """
     if empty.any():
         yield (
             f"the region of image {where(empty)} is empty, and its map blank: the class is on top "
             "in no pixel. Explain one that is, or give the region by mask=."
         )
     seen = d.seen if d.seen is not None else np.zeros_like(d.blank, int)
-    reasons = np.array([blank.why(blank.Seen(int(one)), subset=subset) for one in seen])
+    facts = [blank.Seen(int(one)) for one in seen]
+    other = blank.Seen.MOVES | blank.Seen.NEGATIVE | blank.Seen.ASKED
+    reasons = np.array([
+        sure[i] if i in sure and not fact & other else blank.why(fact, subset=subset)
+        for i, fact in enumerate(facts)
+    ])  # fmt: skip
     unmapped = d.blank & ~empty
     for reason in dict.fromkeys(reasons[unmapped]):
         which = where(unmapped & (reasons == reason))

@@ -57,6 +57,9 @@ def _check_result(call: str, closed: Any, shape: Any) -> None:
     if shape.shape:
         remedy = "Take one element of it, such as [0], or its sum, mean or maximum."
         _refuse(call, f"an array of shape {shape.shape}", remedy)
+    if jnp.issubdtype(shape.dtype, jnp.complexfloating):
+        remedy = "Take its real part or its modulus, whichever is meant."
+        _refuse(call, f"a number of {shape.dtype}", remedy)
     if not jnp.issubdtype(shape.dtype, jnp.floating):
         _refuse(call, f"a number of {shape.dtype}", "A count has no derivative: sum the scores.")
     jaxpr = body(closed)

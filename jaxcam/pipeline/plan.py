@@ -5,6 +5,7 @@ engine answers it, and what can be said of the answer without computing it.
 import math
 from collections.abc import Iterator
 from functools import partial
+from typing import NoReturn
 
 import jax
 from jax import Array
@@ -108,14 +109,19 @@ def _notes(
         yield POOLED
 
 
+def refuse_unconnected(call: str, level: Dependence) -> NoReturn:
+    """Refuse a layer from which no way leads to the score."""
+    fail(
+        call,
+        needs="a layer on whose values the score depends",
+        got=f"a score that {UNCONNECTED[level]}",
+        remedy="Choose a layer on the way to the scores: see jaxcam.layers.",
+    )
+
+
 def _check_question(structure: Structure, choice: Choice, target: Target, method: Gradient) -> None:
     if structure.score is not Dependence.VARYING:
-        fail(
-            method.name,
-            needs="a layer on whose values the score depends",
-            got=f"a score that {UNCONNECTED[structure.score]}",
-            remedy="Choose a layer on the way to the scores: see jaxcam.layers.",
-        )
+        refuse_unconnected(method.name, structure.score)
     if target.form.exponentiated or not _has_alpha(method):
         return
     flat = structure.gradient is not Dependence.VARYING

@@ -12,16 +12,19 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcam import maps
-from jaxcam.arrays.inputs import Inputs
+from jaxcam.arrays.inputs import Inputs, first
 from jaxcam.arrays.precision import widen
 from jaxcam.contracts import Queries
 from jaxcam.errors import fail
+from jaxcam.jaxprs.dependence import Dependence, dependence
+from jaxcam.jaxprs.interpret import body
 from jaxcam.jaxprs.logarithms.rewriting import exactly
 from jaxcam.pipeline import aim as aims
 from jaxcam.pipeline import blank
 from jaxcam.pipeline.blank import Seen
 from jaxcam.pipeline.job import Job, Settings
-from jaxcam.pipeline.network import check_network
+from jaxcam.pipeline.network import Network, check_network
+from jaxcam.pipeline.plan import refuse_unconnected
 from jaxcam.targets import Aim
 from jaxcam.types import CAM, Diagnostics, Report
 
@@ -42,6 +45,8 @@ def explained(job: Job, settings: Settings, method: Queries) -> CAM:
     check_network(job.shared.split(), job.x)
     network = job.network
     a = jax.vmap(network.features)(job.x)
+    if method.at == "layer":
+        _check_layer(method, network, a, job.x)
     scores = jax.vmap(exactly(network.scores))(a, job.x)
     aim = aims.resolve(job.target, scores)
     value = a if method.at == "layer" else _one_array(method, job.x)
@@ -79,6 +84,13 @@ def explained(job: Job, settings: Settings, method: Queries) -> CAM:
         finite=finite, blank=finite & ~blank.has(seen, Seen.POSITIVE), seen=seen,
     )  # fmt: skip
     return CAM(jax.nn.relu(signed), signed, weights, scores, aim.class_index, diagnostics)
+
+
+def _check_layer(method: Queries, network: Network, a: Array, x: Inputs) -> None:
+    """Refuse a layer of which nothing reaches the scores: whatever is changed, they stay."""
+    closed = jax.make_jaxpr(partial(network.scores, x=first(x)))(first(a))
+    if dependence(body(closed), [Dependence.VARYING])[0] is Dependence.NONE:
+        refuse_unconnected(method.name, Dependence.NONE)
 
 
 def _one_array(method: Queries, x: Inputs) -> Array:

@@ -17,15 +17,17 @@ import flax.linen as nn
 import jax
 from flax import errors, traverse_util
 
+from jaxcam.arrays.door import through
 from jaxcam.arrays.inputs import call_with
 from jaxcam.errors import fail
 from jaxcam.split.census import Tape, mark
 from jaxcam.split.passes import Seen, visit
 from jaxcam.split.site import Adapter, Network, Site, divide, join
-from jaxcam.split.state import Held, not_handed_on
+from jaxcam.split.state import Held, not_handed_on, refuse
 
 _SEEN, _SUBSTITUTE, _LABEL = "jaxcam seen", "jaxcam substitute", "jaxcam label"
 _PROBE = "jaxcam probe"
+_UPDATE = "_update_variables"  # of nnx.bridge.ToLinen, after its call: it is given the nnx model
 _OURS = {"mutable", "capture_intermediates"}
 
 
@@ -48,7 +50,7 @@ def network(call: str, model: nn.Module, variables: Any, kwargs: Mapping[str, An
             got=", ".join(f"{name}=" for name in sorted(taken)),
             remedy="Leave it away: a split model runs in evaluation mode and changes nothing.",
         )
-    return Network(ADAPTER, model, variables)
+    return Network(ADAPTER, model, through(variables, call))
 
 
 def run(
@@ -165,6 +167,8 @@ def _calls(watch: Callable[[nn.Module, Callable[[], Any]], Any]) -> Iterator[Non
 
     def intercept(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
+        if context.method_name == _UPDATE:
+            _check_bridged(module, *args)
         if context.method_name != "__call__" or module.scope is None or module.path in running:
             return next_fun(*args, **kwargs)
         running.append(module.path)
@@ -175,6 +179,28 @@ def _calls(watch: Callable[[nn.Module, Callable[[], Any]], Any]) -> Iterator[Non
 
     with nn.intercept_methods(intercept):
         yield
+
+
+def _check_bridged(wrapper: nn.Module, model: Any) -> None:
+    """Refuse an nnx model in a linen one whose call made other statistics: linen drops them."""
+    from flax import nnx  # not for those who have no such model
+
+    if not (isinstance(wrapper, nnx.bridge.ToLinen) and isinstance(model, nnx.Module)):
+        return
+    given = set(map(id, jax.tree.leaves(wrapper.variables)))
+    made = nnx.to_flat_state(nnx.state(model, nnx.BatchStat))
+    names = [
+        "/".join(map(str, (*wrapper.path, *path)))
+        for path, held in made
+        if id(held.get_raw_value()) not in given
+    ]
+    if names:
+        refuse(
+            "nnx.bridge.ToLinen",
+            names,
+            random=False,
+            remedy="Pass use_running_average=True to its call, or among the kwargs= of ToLinen.",
+        )
 
 
 @contextmanager

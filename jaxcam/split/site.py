@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxcam.arrays.door import through
 from jaxcam.arrays.outputs import is_array
 from jaxcam.errors import fail
 from jaxcam.split.arrange import ToMap
@@ -107,7 +108,7 @@ def divide(call: str, kwargs: Mapping[str, Any]) -> tuple[Arguments, tuple[Any, 
     Raises `jaxcam.errors.JaxcamError` for a static value without a hash: it could change in place
     and leave a compiled program that was traced with the old one.
     """
-    leaves, structure = jax.tree.flatten(dict(kwargs))
+    leaves, structure = jax.tree.flatten(through(dict(kwargs), call))
     for leaf in leaves:
         if not is_array(leaf) and not _hashable(leaf):
             fail(

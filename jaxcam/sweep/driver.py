@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from jaxcam.arrays.door import as_numpy
 from jaxcam.errors import fail
 from jaxcam.sweep import folder, loading, rows
 from jaxcam.sweep.crew import Crew, Launch, gathered
@@ -162,7 +163,7 @@ def _reader(job: Job) -> Read:
     """Refuse what is no input of the network, image by image: within a program nobody could."""
 
     def read(path: Path) -> NDArray[Any]:
-        image = np.asarray(job.read(path))
+        image = as_numpy(job.read(path), str(path))
         if image.shape != job.shape:
             needs, got = f"an array {list(job.shape)}", list(image.shape)
             fail(str(path), needs=needs, got=got, remedy="Resize it when it is read.")

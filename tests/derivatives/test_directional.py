@@ -105,6 +105,14 @@ def sine_once(x):
 sine_once.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x),))
 
 
+@jax.custom_vjp
+def same_backward(x):
+    return x
+
+
+same_backward.defvjp(lambda x: (x, None), lambda _, g: (g,))
+
+
 @jax.custom_jvp
 def backward_within(x):
     return -jnp.cos(x)
@@ -135,6 +143,10 @@ ONE_WAY = {  # and the same for brute force
     "unknown_length": (looped, lambda x: jnp.sin(jnp.sin(x))),
     "reverse_rule": (sine_backward, jnp.sin),
     "reverse_rule_once": (sine_once, jnp.sin),
+    "reverse_rule_beside_a_sort": (
+        lambda x: same_backward(x) ** 3 + jnp.sort(x, 0),
+        lambda x: x**3 + jnp.sort(x, 0),
+    ),
     "reverse_rule_in_a_forward_rule": (backward_within, lambda x: -jnp.cos(x)),
     "after_a_bend": (lambda x: dilated(jnp.tanh(x)), lambda x: jnp.tanh(maximum(x))),
 }

@@ -41,6 +41,10 @@ MODES = {
     ("exp_logit", "float32", "jit"): OF_EACH_KIND,
     ("exp_logit", "float64", "eager"): OF_EACH_KIND,
 }
+TOGETHER = {  # nested derivatives are dear, and share nothing with the others
+    "tangents": [name for name in BY_ENGINE if name != "directional"],
+    "directional": ["directional"],
+}
 CASES = {"-".join((*mode, name)): (*mode, BY_NAME[name]) for mode in MODES for name in MODES[mode]}
 # For what does not depend on the tail: one with kinks, a smooth one, a loop.
 TABLE_OF_FEW = {name: BY_NAME[name] for name in ("convs_relu", "fc_gelu", "scan_gelu")}
@@ -67,8 +71,14 @@ def errors(log_derivatives, tail, kind) -> list[float]:
 @functools.cache
 def proof(engine, tail, kind):
     """Ask an engine once whether it applies: a proof does not depend on the precision."""
-    a = jnp.asarray(tails.point(tail), jnp.float32)
-    return engine.prove(trace(log_score(tail, kind), a), engine.name)
+    return engine.prove(traced(tail, kind), engine.name)
+
+
+@functools.lru_cache(maxsize=8)
+def traced(tail, kind, dtype="float32"):
+    """Trace once for all engines, which share most of what there is to find out."""
+    with jax.enable_x64(dtype == "float64"):
+        return trace(log_score(tail, kind), jnp.asarray(tails.point(tail), dtype))
 
 
 def log_score(tail, kind):
@@ -87,19 +97,40 @@ def derive(engine, tail, kind, *, dtype="float64", compiled=True, chunk_size="au
 
 
 @rows.table("case", CASES, ["-".join((*QUICK, name)) for name in OF_EACH_KIND])
-@rows.table("engine", BY_ENGINE, BY_ENGINE.keys() - {"directional"})
-def test_exact_where_it_applies(engine, case):
+@rows.table("engines", TOGETHER, ("tangents",))
+def test_exact_where_it_applies(engines, case):
+    """Every engine that applies, in one program: they share a trace and a forward pass."""
     kind, dtype, how, tail = case
-    if not proof(engine, tail, kind).applies:
-        return  # test_refuses_by_name_where_it_does_not_apply
-    found = derive(engine, tail, kind, dtype=dtype, compiled=how == "jit")
-    assert {v.dtype for v in found} == {jnp.dtype(dtype)}
-    assert max(errors(found, tail, kind)) < BOUND[dtype]
+    once = traced(tail, kind, dtype)
+    applying = [BY_ENGINE[name] for name in engines if proof(BY_ENGINE[name], tail, kind).applies]
+
+    def call(a):
+        return {engine.name: engine.derive(once, a)[0] for engine in applying}
+
+    with jax.enable_x64(dtype == "float64"):
+        run = jax.jit(call) if how == "jit" else call
+        found = run(jnp.asarray(tails.point(tail), dtype))
+    assert {v.dtype for v in jax.tree.leaves(found)} <= {jnp.dtype(dtype)}
+    worst = {name: max(errors(of_one, tail, kind)) for name, of_one in found.items()}
+    assert {name: error for name, error in worst.items() if not error < BOUND[dtype]} == {}
 
 
+@rows.table("tail", TABLE_OF_FEW, ("fc_gelu",))
+def test_by_name_is_the_engine(tail):
+    """The public call gives what the engine gives, to the last bit of a compiled program."""
+    applying = [engine for engine in EXACT if proof(engine, tail, "exp_logit").applies]
+    for engine in applying:
+        with jax.enable_x64(True):
+            once, a = traced(tail, "exp_logit", "float64"), jnp.asarray(tails.point(tail))
+            theirs = jax.jit(lambda a: engine.derive(once, a)[0])(a)  # noqa: B023
+        for x, y in zip(derive(engine, tail, "exp_logit"), theirs, strict=True):
+            np.testing.assert_array_equal(x, y)
+    assert len(applying) > 1
+
+
+@named("engine", EXACT)
 @named("tail", tails.TAILS)
 @pytest.mark.parametrize("kind", ["exp_logit", pytest.param("softmax", marks=pytest.mark.slow)])
-@named("engine", EXACT)
 def test_refuses_by_name_where_it_does_not_apply(engine, kind, tail):
     found = proof(engine, tail, kind)
     assert found.words

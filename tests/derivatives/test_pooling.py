@@ -50,7 +50,30 @@ def test_any_known_start_is_differentiated(row, engine):
         assert relative_error(ours, theirs) < 1e-10
 
 
-def test_a_sum_from_an_unknown_start_is_refused_by_its_name():
-    u = score(lambda x: windows(x, x.sum(), lax.add))
-    with pytest.raises(jaxcam.NotProved, match=r"reduce_window.*Rewrite the operation"):
-        jaxcam.log_derivatives(u, jnp.ones((3, 4, 2)))
+def test_a_product_over_windows_and_a_sum_from_anywhere_are_differentiated():
+    """Padding is passed over, and not what they start from."""
+
+    def pooled(x):
+        start = x.sum() * 0 + 0.5
+        more = lax.reduce_window(x, 2.0, lax.mul, (2, 2, 1), (1, 2, 1), "SAME")
+        return windows(more, start, lax.add)
+
+    def by_hand(x):
+        wide = jnp.pad(x, ((0, 1), (0, 0), (0, 0)), constant_values=1.0)
+        rows = wide[:-1] * wide[1:]
+        more = 2 * rows[:, ::2] * rows[:, 1::2]
+        return 0.5 + more[:-1, ::2] + more[1:, ::2] + more[:-1, 1::2] + more[1:, 1::2]
+
+    a = tails.normal("product", 3, 4, 2)
+    np.testing.assert_allclose(pooled(jnp.asarray(a)), by_hand(jnp.asarray(a)), rtol=1e-6)
+    found = derive(score(pooled), a)
+    for ours, theirs in zip(found, oracles.brute_force(score(by_hand), a), strict=True):
+        assert relative_error(ours, theirs) < 1e-10
+
+
+def test_a_product_over_a_large_window_is_refused_by_its_name():
+    def u(a):
+        return lax.reduce_window(a, 1.0, lax.mul, (300, 1), (1, 1), "VALID").sum()
+
+    with pytest.raises(jaxcam.NotProved, match=r"reduce_window.*more than 256 places"):
+        jaxcam.log_derivatives(u, jnp.ones((301, 1)))

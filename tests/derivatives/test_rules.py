@@ -318,6 +318,8 @@ MAKERS = {
     "reduce_max": along_an_axis(lambda x, i, n: lax.reduce_max(x, (i,))),
     "reduce_sum": along_an_axis(lambda x, i, n: lax.reduce_sum(x, (i,))),
     "sort": along_an_axis(lambda x, i, n: lax.sort(x, i)),
+    "cummax": along_an_axis(lambda x, i, n: lax.cummax(x, i)),
+    "cummin": along_an_axis(lambda x, i, n: lax.cummin(x, i, reverse=True)),
     "top_k": along_an_axis(lambda x, i, n: lax.top_k(x, max(1, n[-1] - 1))),
 }  # fmt: skip
 
@@ -331,3 +333,10 @@ def test_each_rule_is_its_operation(name, seeds):
         for seed in seeds:
             rng = np.random.default_rng([seed, *name.encode()])
             check(*MAKERS[name](rng), rng, tidy=seed % 2 == 0)
+
+
+def test_sums_over_a_single_place_beside_an_expanded_axis_do_not_abort():
+    """XLA ends the process where it takes the two for a broadcast."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng([45, *b"sum_pooling"])
+        check(*MAKERS["sum_pooling"](rng), rng, tidy=False)

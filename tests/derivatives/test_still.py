@@ -14,6 +14,8 @@ from test_adjoint import derive
 from test_exact import relative_error
 
 import jaxcam
+from jaxcam.derivatives.auto import choose
+from jaxcam.derivatives.traced import trace
 
 SHAPE = (3, 2, 4)
 DEAD = 2
@@ -99,6 +101,7 @@ SWITCHED = {
     "where": lambda x: jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 0)), 0),
     "power": lambda x: jax.nn.relu(x) ** 0.5 * x,
     "clip": lambda x: jnp.arccos(jnp.clip(3 * x, -1, 1)),
+    "by hand": lambda x: jax.scipy.special.xlogy(jax.nn.relu(x), jax.nn.relu(x)),
 }
 
 
@@ -120,6 +123,33 @@ def test_what_is_switched_off_place_by_place_moves_nothing(f):
     found = derive(u, a)
     for ours, theirs in zip(found, oracles.brute_force(without, a), strict=True):
         assert relative_error(ours, theirs) < 1e-10
+
+
+def test_what_a_maximum_switches_off_moves_nothing_without_tangents_either():
+    """One gradient, and nested ones, against tangents: above they are held against the truth."""
+
+    def u(a):
+        rectified = jnp.minimum(jnp.cbrt(jnp.maximum(jnp.zeros_like(a), a)), 0.7)
+        return jnp.tanh(jnp.sqrt(jnp.maximum(2 * a, 0.0)) + rectified).sum()
+
+    with jax.enable_x64(True):
+        a = jnp.asarray(tails.normal("switched", 3, 4))
+        truth = jaxcam.log_derivatives(u, a, engine="adjoint")
+        found = jaxcam.log_derivatives(u, a, engine="directional")
+        first = choose("auto", trace(u, a), order=1).derive(a)[0].u1
+    assert np.isfinite(truth).all()
+    assert (truth[0] == 0).any()
+    for ours, theirs in zip((first, *found), (truth[0], *truth), strict=True):
+        assert relative_error(ours, np.asarray(theirs)) < 1e-10
+
+
+def test_what_a_maximum_switches_off_reaches_nothing_through_a_loop():
+    def u(a):
+        return jnp.tanh(lax.scan(lambda c, x: (c + jnp.sqrt(x), None), 0.0, jax.nn.relu(a))[0])
+
+    a = jnp.array([-1.0, 4.0])
+    u1, *_ = jaxcam.log_derivatives(u, a, engine="adjoint")
+    np.testing.assert_allclose(u1, [0, (1 - np.tanh(2) ** 2) / 4], rtol=1e-5)
 
 
 @pytest.mark.parametrize("how", ["rsqrt", "div"])

@@ -233,3 +233,26 @@ def test_linen_modules_within():
     assert jnp.abs(halves.scores(halves.features(X) + 1, X) - model(X)).max() > 1e-3
     with pytest.raises(JaxcamError, match=UPDATES):
         split(model, "inner", train=True).features(X)
+
+
+class Outer(nn.Module):
+    """An nnx BatchNorm in a linen model: what it changes, linen drops without a word."""
+
+    average: bool
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(3, (1, 1), name="conv")(x)
+        x = nnx.bridge.ToLinen(nnx.BatchNorm, args=(3,), name="norm")(
+            x, use_running_average=self.average
+        )
+        return x.mean((1, 2))
+
+
+def test_an_nnx_model_in_training_mode_within_a_linen_one_is_refused():
+    x = jnp.ones((1, 2, 2, 3))
+    variables = Outer(average=True).init(jax.random.key(0), x)
+    split = jaxcam.split(Outer(average=True), "conv", variables=variables)
+    assert split.scores(split.features(x), x).shape == (1, 3)
+    with pytest.raises(jaxcam.JaxcamError, match=r"ToLinen.*evaluation mode.*norm/mean"):
+        jaxcam.split(Outer(average=False), "conv", variables=variables).features(x)

@@ -202,6 +202,7 @@ def test_a_map_that_is_not_finite_is_an_error_of_its_image_alone(tmp_path, paths
     ("odd", "said"),
     [
         (image(1) * np.float32("inf"), "needs finite values; got NaN or infinity"),
+        ("a word", r"needs an array of numbers; got str"),
         (image(1)[:1], r"needs an array \[3, 4, 2\]; got \[1, 4, 2\]"),
     ],
 )

@@ -188,10 +188,11 @@ def test_every_naming_names_every_tensor_once(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.names())
 def test_drawn_weights_keep_the_spread(name):
+    """Neither vanishing nor exploding; from picture to picture it differs by a factor of three."""
     model = zoo.build(name, rngs=nnx.Rngs(0))
     side = SIDES.get(name, 96)
     x = normal((1, side, side, 3))
-    assert 0.2 < jax.jit(model)(x).std() < 5
+    assert 0.05 < jax.jit(model)(x).std() < 5
 
 
 @pytest.mark.parametrize("name", SIDES)

@@ -150,7 +150,7 @@ def derive(traced: Traced, *arguments: Array) -> tuple[LogDerivatives, Any]:
 def surveyed(traced: Traced) -> Survey | str:
     """Survey a score, or say why it has no tangents."""
     if "custom_vjp_call" in operations(traced.closed):
-        return "a hand-written reverse rule (custom_vjp) has no forward derivative"
+        return directional.NO_FORWARD
     try:
         return traced.once(carried).survey
     except Refused as refusal:

@@ -24,11 +24,18 @@ from jax.extend import core
 from jaxcam.contracts import Engine, Proof, Traced
 from jaxcam.derivatives.graph.singular import SINGULAR
 from jaxcam.derivatives.reasons import Refused, first_line
+from jaxcam.jaxprs.choices import choosing
 from jaxcam.jaxprs.cost import needs
 from jaxcam.jaxprs.interpret import operations
 from jaxcam.jaxprs.loops import NUMBER, fitting, in_chunks
 from jaxcam.jaxprs.merge import merged
 from jaxcam.types import LogDerivatives, LogScore
+
+NO_FORWARD = "a hand-written reverse rule (custom_vjp) has no forward derivative"
+
+UNFINISHED = "custom_lin"
+"""What JAX leaves in a program for the tangent of a ``custom_vjp``, which nothing can run: where
+it differentiates a part of the program by itself (a sort), it does not say so while tracing."""
 
 Along = Callable[[Array], tuple[Array, Array, Array]]
 """``i -> (u1, u2, u3)`` along element ``i``."""
@@ -51,7 +58,9 @@ def derive(traced: Traced, a: Array, *context: Array) -> tuple[LogDerivatives, A
         return traced(a, *context)[0]
 
     columns = _columns(program(score, a), traced, a)
-    nested = None if SINGULAR.isdisjoint(operations(traced.closed)) else _nested(score, a)
+    singular = not SINGULAR.isdisjoint(operations(traced.closed))
+    chosen = core.jaxpr_as_fun(choosing(traced.closed))
+    nested = _nested(lambda a: chosen(a, *context)[0], a) if singular else None
     if nested is not None:
         finite = jnp.stack([jnp.isfinite(column).all() for column in columns]).all()
         columns = jax.lax.cond(finite, lambda: columns, lambda: _columns(nested, traced, a))
@@ -68,7 +77,7 @@ def _nested(score: LogScore, a: Array) -> core.ClosedJaxpr | None:
 
     Forward, the tangent of an element is zero at all other places, and zero times an infinite slope
     there is NaN, which one sum makes that of every element. Backward only what the element itself
-    reaches is multiplied.
+    reaches is multiplied. And where a maximum takes another value, nothing reaches: it chooses.
     """
     return _traced(_reverse(score, a), [])
 
@@ -104,10 +113,14 @@ def obstacle(traced: Traced) -> str | None:
 def _traced(along: Along, obstacles: list[str]) -> core.ClosedJaxpr | None:
     """Trace one way; if JAX has something against it, say so among the obstacles."""
     try:
-        return merged(along, NUMBER)
+        closed = merged(along, NUMBER)
     except Exception as error:  # whatever JAX, or a hand-written derivative, has against it
         obstacles.append(f"{first_line(error)} (while tracing the derivatives)")
         return None
+    if UNFINISHED in operations(closed):
+        obstacles.append(NO_FORWARD)
+        return None
+    return closed
 
 
 def _operations(along: core.ClosedJaxpr) -> int:

@@ -106,15 +106,17 @@ def calls(jaxpr: Any) -> Iterator[Any]:
 
 
 def is_pointwise(equation: Any, moved: Sequence[bool]) -> bool:
-    """Say whether a hand-written derivative of one operand works element by element.
+    """Say whether a hand-written derivative works element by element, in all that is moved.
 
     Up to the third order; of an operation that is none, that it does not.
     """
-    if equation.primitive.name != "custom_jvp_call" or sum(moved) != 1:
+    if equation.primitive.name != "custom_jvp_call":
+        return False
+    shapes = {a.aval.shape for a, m in zip(equation.invars, moved, strict=True) if m}
+    if len(shapes) != 1:
         return False
     traced = third(equation, moved)
-    shape = equation.invars[list(moved).index(True)].aval.shape
-    return traced is not None and _all_pointwise(body(traced), shape)
+    return traced is not None and _all_pointwise(body(traced), *shapes)
 
 
 def _all_pointwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:

@@ -27,6 +27,14 @@ def is_singular(operation: Operation, program: Program) -> bool:
     return operation.name in SINGULAR
 
 
+def has_singular(operation: Operation) -> bool:
+    """Say whether there may be such an operation inside another: a loop, a hand-written rule."""
+    return any(
+        not SINGULAR.isdisjoint(operations(closed))
+        for closed in core.jaxprs_in_params(operation.equation.params)
+    )
+
+
 def is_switching(operation: Operation, program: Program) -> bool:
     """Say whether the slope of an operation may be zero on a whole range, or through a mask."""
     if operation.name != "mul":

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcam.derivatives.graph.kinds import Graph, Node, as_array_function
-from jaxcam.derivatives.graph.singular import is_singular
+from jaxcam.derivatives.graph.singular import has_singular, is_singular
 
 Key = tuple[int, ...]
 ByNode = dict[int, dict[Key, Array]]
@@ -51,7 +51,9 @@ class Slopes(NamedTuple):
 
 
 class Guarded(NamedTuple):
-    """The pointwise nodes that may have an infinite derivative, and these with all before them."""
+    """The pointwise nodes that may have an infinite derivative, and all before these and before
+    others that may.
+    """
 
     singular: frozenset[int]
     nodes: frozenset[int]
@@ -65,7 +67,8 @@ def guarded(graph: Graph) -> Guarded:
         if any(is_singular(operation, graph.program) for operation in nodes.operations)
         for result in nodes.results
     }
-    numbers = set(singular)
+    wholes = (i for i, node in graph.nodes.items() if node.kind == "curved")
+    numbers = singular.union(i for i in wholes if has_singular(graph.nodes[i].operation))
     for node in reversed(graph.nodes.values()):
         if node.result in numbers:
             numbers.update(node.operands)

@@ -1,12 +1,13 @@
 """What pooling does to a tangent: sums over windows, and the places that a maximum picks."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcam.derivatives.tangents.axes import whole
+from jaxcam.derivatives.tangents.axes import Axis, whole
 from jaxcam.derivatives.tangents.sliding import Side, every, product_of_sizes, seen, slid
 from jaxcam.derivatives.tangents.step import Step, whole_map
 from jaxcam.derivatives.tangents.terms import Tangent, Term, cleaned, cut, localize, on, spread
@@ -16,21 +17,21 @@ MOST_PLACES = 81  # that a maximum is taken of, one by one
 
 def window_sum(term: Term, step: Step) -> Tangent:
     """Sum over the places that each place of the result sees."""
+    sides = _sides(step)
+    expanded = any(side.expansion > 1 for side in sides)
+    if expanded and product_of_sizes(sides) > MOST_PLACES:
+        return whole_map(term, step)
     term, sides = _ready(term, step)
-    strides, pads = list(step.params["window_strides"]), list(step.params["padding"])
-    expansions = list(step.params["base_dilation"])
-    axes = list(term.axes)
-    for side in sides:
-        new = slid(term.axes[side.axis], side, step.element)
-        axes[side.axis] = whole(side.out) if new is None else new
-        if new is None:
-            term = spread(term, side.axis, step.element)
-        else:
-            term = seen(term, side, new, step.element)
-            pads[side.axis], expansions[side.axis] = (0, 0), 1
+    term, axes = _laid_out(term, sides, step)
+    if expanded:
+        # XLA aborts where it meets zeros between places and a window over an axis of one place.
+        counts = [axes[side.axis].size for side in sides]
+        taken = [_at(term.values, sides, taps, counts) for taps in _taps(sides)]
+        return [Term(functools.reduce(jnp.add, taken), tuple(axes), step.shape)]
+    sizes, strides = step.params["window_dimensions"], step.params["window_strides"]
     values = lax.reduce_window(
-        term.values, jnp.zeros((), term.values.dtype), lax.add, step.params["window_dimensions"],
-        strides, pads, base_dilation=expansions, window_dilation=step.params["window_dilation"],
+        term.values, jnp.zeros((), term.values.dtype), lax.add, sizes, strides, "VALID",
+        window_dilation=step.params["window_dilation"],
     )  # fmt: skip
     return [Term(values, tuple(axes), step.shape)]
 
@@ -46,16 +47,7 @@ def window_pick(term: Term, step: Step) -> Tangent:
     term, sides = _ready(term, step)
     for i in range(len(term.shape)):
         term = spread(term, i, step.element) if term.axes[i].kind == "same" else term
-    axes, values = list(term.axes), term.values
-    for side in sides:
-        new = slid(term.axes[side.axis], side, step.element)
-        if new is None:
-            term = spread(term, side.axis, step.element)
-            padded = _padded(term.values, side, 0.0)
-            term = on(term, side.axis, whole(padded.shape[side.axis]), padded)
-            axes[side.axis] = whole(side.out)
-        else:
-            term, axes[side.axis] = seen(term, side, new, step.element), new
+    term, axes = _laid_out(term, sides, step)
     values = term.values
 
     def picked() -> Array:
@@ -73,6 +65,21 @@ def _ready(term: Term, step: Step) -> tuple[Term, list[Side]]:
     sides = _sides(step)
     term = localize(term, step.element)
     return cleaned(term, [side.axis for side in sides], step.element), sides
+
+
+def _laid_out(term: Term, sides: Sequence[Side], step: Step) -> tuple[Term, list[Axis]]:
+    """Store a term where the windows slide without padding, and give the axes of the result."""
+    axes = list(term.axes)
+    for side in sides:
+        new = slid(term.axes[side.axis], side, step.element)
+        if new is None:
+            term = spread(term, side.axis, step.element)
+            padded = _padded(term.values, side, 0.0)
+            term = on(term, side.axis, whole(padded.shape[side.axis]), padded)
+            axes[side.axis] = whole(side.out)
+        else:
+            term, axes[side.axis] = seen(term, side, new, step.element), new
+    return term, axes
 
 
 def _sides(step: Step) -> list[Side]:

@@ -168,6 +168,8 @@ RULES: dict[str, Callable[[Term, Step], Tangent]] = {
     "reduce_min": reduce_pick,
     "reduce_window_max": window_pick,
     "reduce_window_min": window_pick,
+    "cummax": whole_map,
+    "cummin": whole_map,
     "select_and_gather_add": whole_map,
     "select_and_scatter_add": whole_map,
     "sort": sort,
