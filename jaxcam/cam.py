@@ -22,7 +22,7 @@ from jaxcam.pipeline.checks import check_input, check_result
 from jaxcam.pipeline.compiled import of_network
 from jaxcam.pipeline.job import Begun, Clean, Job, Settings
 from jaxcam.targets import as_target, check_class
-from jaxcam.types import CAM, ChunkSize, Split, Spread, shared
+from jaxcam.types import CAM, ChunkSize, Split, Spread, held, shared
 
 Progress = Callable[[int, int], None]
 
@@ -167,7 +167,9 @@ def cam(
     devices.check(spread, batch, shown=progress is not None)
     target, (channels, neurons) = as_target(target), maps.check_subset(channels, neurons)
     numbers, compiled = points.numbers_of(method, key, x, batch)
-    job = Job(shared(split), x, target, numbers, channels, neurons)
+    change = method.change if isinstance(method, Gradient) else None
+    change = None if change is None else held(change)
+    job = Job(shared(split), x, target, numbers, channels, neurons, change)
     settings = Settings(compiled, engine, chunk, spread)
     if spread is not None:
         job = devices.placed(job, spread, batches.per_image(job))

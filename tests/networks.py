@@ -84,6 +84,28 @@ def affine(seed: int = 0) -> Split:
     return Split(Partial(_relu_features, w), Partial(affine_scores, w))
 
 
+def pointwise_weights() -> list[np.ndarray]:
+    """Two layers and a head, whose signs differ, so that every rule for ReLUs gives another map."""
+    rng = np.random.default_rng(8)
+    return [rng.normal(size=shape).astype(np.float32) for shape in ((2, 6), (6, 6), (6, CLASSES))]
+
+
+def _pointwise_features(w, x):
+    return jax.nn.relu(x @ jnp.asarray(w[0], x.dtype))
+
+
+def _pointwise_scores(w, a, x):
+    return jax.nn.relu(a @ jnp.asarray(w[1], a.dtype)).mean(axis=(1, 2)) @ jnp.asarray(
+        w[2], a.dtype
+    )
+
+
+def pointwise() -> Split:
+    """Give a network of ReLUs at each position alone, which passes back by hand."""
+    w = tuple(pointwise_weights())
+    return Split(Partial(_pointwise_features, w), Partial(_pointwise_scores, w))
+
+
 def images(batch: int = 1, seed: int = 0, size: tuple[int, ...] = (5, 4), dtype=np.float32):
     """Draw a batch of inputs ``[batch, *size, 2]``."""
     return np.random.default_rng(seed).normal(size=(batch, *size, 2)).astype(dtype)

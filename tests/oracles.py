@@ -273,3 +273,33 @@ def integrated(
     """``sum_k (A - B) sum_n w_n u1(B + t_n (A - B))``, one node ``(t, w)`` after the other."""
     way = a - start
     return sum(w * (gradient(u, start + t * way) * way).sum(axis=-1) for t, w in nodes)
+
+
+def class_gradient(u: Callable, a: np.ndarray) -> np.ndarray:
+    """``sum_k ReLU(u1)``."""
+    return np.maximum(gradient(u, a), 0).sum(axis=-1)
+
+
+def moments(gradients: Sequence[np.ndarray], form: str) -> np.ndarray:
+    """The largest over colours of ``|mean g|``, ``mean g^2`` or the variance of ``g``."""
+    g = np.stack(gradients)
+    found = {"mean": abs(g.mean(0)), "square": (g**2).mean(0), "variance": g.var(0)}[form]
+    return found.max(axis=-1)
+
+
+def rectified_gradient(
+    weights: Sequence[np.ndarray], x: np.ndarray, last: np.ndarray, rule: str
+) -> np.ndarray:
+    """Pass ``last`` back through ``ReLU(... ReLU(x W_1) ... W_L)``, at each position alone.
+
+    A ReLU that is given ``z`` passes back ``p`` where ``z > 0``, ``p > 0`` or both, by the rule.
+    """
+    below, value = [], x
+    for w in weights:
+        below.append(value @ w)
+        value = np.maximum(below[-1], 0)
+    p = np.broadcast_to(last, value.shape)
+    for z, w in zip(below[::-1], weights[::-1], strict=True):
+        opens = {"gradient": z > 0, "deconvolution": p > 0, "guided": (z > 0) & (p > 0)}[rule]
+        p = (p * opens) @ w.T
+    return p

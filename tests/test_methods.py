@@ -2,13 +2,14 @@
 
 import functools
 import inspect
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from networks import images, smooth
+from networks import images, pointwise, pointwise_weights, smooth
 
 import jaxcam
 from jaxcam import methods, targets
@@ -22,12 +23,16 @@ CLASS, SAMPLES, NODES = 1, 3, 4
 OPTIONS = {
     "smooth_grad_cam_pp": {"num_samples": SAMPLES},
     "integrated_gradients": {"num_nodes": NODES},
+    "smooth_grad": {"num_samples": SAMPLES},
+    "smooth_grad_squared": {"num_samples": SAMPLES},
+    "var_grad": {"num_samples": SAMPLES},
 }
+RECTIFIED = {"guided_backprop", "deconvolution", "guided_grad_cam"}
 
 
-def cut(at: str) -> jaxcam.Split:
-    """Cut the network at a layer, or at its input."""
-    split = smooth()
+def cut(at: str, name: str = "") -> jaxcam.Split:
+    """Cut the network at a layer, or at its input; one of ReLUs for methods that change these."""
+    split = pointwise() if name in RECTIFIED else smooth()
     if at == "layer":
         return split
     return jaxcam.Split(lambda x: x, lambda a, x: split.scores(split.features(a), a))
@@ -36,8 +41,8 @@ def cut(at: str) -> jaxcam.Split:
 class Truth:
     """What the oracles are given: the second of two images, at a layer or at the input."""
 
-    def __init__(self, at: str):
-        self.split, self.x = cut(at), images(2, dtype=np.float64)
+    def __init__(self, at: str, name: str = ""):
+        self.split, self.x = cut(at, name), images(2, dtype=np.float64)
         self.image = self.x[1]
         self.a = np.asarray(self.split.features(jnp.asarray(self.x)))[1]
 
@@ -63,6 +68,28 @@ def smoothed(truth: Truth) -> np.ndarray:
     ).map  # fmt: skip
 
 
+def gradients(truth: Truth, form: str) -> np.ndarray:
+    x = jnp.asarray(truth.image)
+    noisy = [np.asarray(noise.sample(KEY, n, x, jnp.asarray(0.15))) for n in range(SAMPLES)]
+
+    def at(x: np.ndarray) -> np.ndarray:
+        return oracles.gradient(lambda a: truth.split.scores(a[None], a[None])[0, CLASS], x)
+
+    return oracles.moments([at(x) for x in noisy], form)
+
+
+def rectified(truth: Truth, rule: str) -> np.ndarray:
+    """By hand, of `pointwise`: its mean and head pass back the same to every position."""
+    *inner, head = (w.astype(np.float64) for w in pointwise_weights())
+    last = head[:, CLASS] / math.prod(truth.image.shape[:-1])
+    return oracles.rectified_gradient(inner, truth.image, last, rule)
+
+
+def guided_cam(truth: Truth) -> np.ndarray:
+    cam = oracles.grad_cam(oracles.gradient(truth.u, truth.a), truth.a).map
+    return cam * abs(rectified(truth, "guided")).max(axis=-1)
+
+
 def integrated(truth: Truth) -> np.ndarray:
     where, weights = np.polynomial.legendre.leggauss(NODES)
     nodes = list(zip((where + 1) / 2, weights / 2, strict=True))
@@ -80,6 +107,14 @@ TRUTHS = {
     "taylor_cam": lambda t: oracles.taylor_cam(oracles.brute_force(t.u, t.a), t.a, 3),
     "recipro_cam": lambda t: oracles.recipro_cam(t.scores, CLASS, t.a),
     "sensitivity_map": lambda t: oracles.sensitivity_map(t.u, t.a),
+    "gradient_x_input": lambda t: oracles.hires_cam(t.u, t.a),
+    "smooth_grad": lambda t: gradients(t, "mean"),
+    "smooth_grad_squared": lambda t: gradients(t, "square"),
+    "var_grad": lambda t: gradients(t, "variance"),
+    "guided_backprop": lambda t: abs(rectified(t, "guided")).max(axis=-1),
+    "deconvolution": lambda t: abs(rectified(t, "deconvolution")).max(axis=-1),
+    "guided_grad_cam": guided_cam,
+    "class_gradient": lambda t: oracles.class_gradient(t.u, t.a),
 }
 
 
@@ -97,7 +132,7 @@ def explained(request):
     """Explain in float64, and differentiate a sum over the map by the network's weights."""
     row = request.param
     with jax.enable_x64(True):
-        truth = Truth(row.at)
+        truth = Truth(row.at, row.name)
         x = jnp.asarray(truth.x)
 
         @jax.jit
@@ -143,7 +178,7 @@ def test_the_map_is_differentiable_by_the_weights(explained):
 def called(request):
     """Call it as users do, in float32, on two images."""
     row = request.param
-    split, x = cut(request.param.at), images(2)
+    split, x = cut(request.param.at, request.param.name), images(2)
     return row, split, x, explain(row, split, x)
 
 

@@ -1,5 +1,7 @@
 """From the derivatives of ``u`` to those of ``Y``."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -26,6 +28,12 @@ def bell(log_derivatives: LogDerivatives, *, scale: Array | float = 1.0) -> Deri
 def raw(log_derivatives: LogDerivatives, *, scale: Array | float = 1.0) -> Derivatives:
     """Take ``Y = u`` itself (a raw logit): the derivatives are those of ``u``."""
     return Derivatives(*measured_in(log_derivatives, scale))
+
+
+def powers(log_derivatives: LogDerivatives, *, scale: Array | float = 1.0) -> Derivatives:
+    """Take the first two powers of the gradient, ``u1`` and ``u1^2``, and no derivative of it."""
+    u1 = log_derivatives.u1 / scale
+    return Derivatives(u1, u1**2, cast(Array, None))
 
 
 def measured_in(log_derivatives: LogDerivatives, scale: Array | float) -> LogDerivatives:

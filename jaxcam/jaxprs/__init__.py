@@ -7,6 +7,7 @@ In the order in which a score and its derivatives pass through them:
 - starts: poolings in the form that has a derivative.
 - choices: maxima as choices, so that zero stays zero before a root.
 - logarithms: ``log p`` without cancellation.
+- relus: their backward pass, by another rule.
 - dependence: what a program proves of itself.
 - convolutions: their axes in a fast order.
 - pullback: gradients, of float16 in single precision.

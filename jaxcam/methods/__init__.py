@@ -1,23 +1,37 @@
 """Methods, one file each, a row each in the catalogue; and what they are averaged over.
 
 Weights from derivatives at a layer: grad_cam, grad_cam_pp, hires_cam, layer_cam, taylor_cam. At the
-input: sensitivity_map. From queries: recipro_cam. Wrappers: smooth, integrate. peers: as others
-compute them.
+input: sensitivity_map, gradient_x_input, smooth_grad, smooth_grad_squared, var_grad,
+guided_backprop, deconvolution, class_gradient; at both: guided_grad_cam. From queries: recipro_cam.
+Wrappers: smooth, integrate. peers: as others compute them.
 """
 
 from jaxcam.methods import peers
 from jaxcam.methods.catalogue import make, names
+from jaxcam.methods.class_gradient import class_gradient
+from jaxcam.methods.deconvolution import deconvolution
 from jaxcam.methods.grad_cam import grad_cam
 from jaxcam.methods.grad_cam_pp import grad_cam_pp
+from jaxcam.methods.gradient_x_input import gradient_x_input
+from jaxcam.methods.guided_backprop import guided_backprop
+from jaxcam.methods.guided_grad_cam import guided_grad_cam
 from jaxcam.methods.hires_cam import hires_cam
 from jaxcam.methods.layer_cam import layer_cam
 from jaxcam.methods.recipro_cam import recipro_cam
 from jaxcam.methods.sensitivity_map import sensitivity_map
+from jaxcam.methods.smooth_grad import smooth_grad
+from jaxcam.methods.smooth_grad_squared import smooth_grad_squared
 from jaxcam.methods.taylor_cam import taylor_cam
+from jaxcam.methods.var_grad import var_grad
 
 __all__ = [
+    "class_gradient",
+    "deconvolution",
     "grad_cam",
     "grad_cam_pp",
+    "gradient_x_input",
+    "guided_backprop",
+    "guided_grad_cam",
     "hires_cam",
     "layer_cam",
     "make",
@@ -25,5 +39,8 @@ __all__ = [
     "peers",
     "recipro_cam",
     "sensitivity_map",
+    "smooth_grad",
+    "smooth_grad_squared",
     "taylor_cam",
+    "var_grad",
 ]

@@ -12,15 +12,23 @@ from typing import Any, Literal, NamedTuple
 
 from jaxcam.contracts import Method
 from jaxcam.errors import fail
+from jaxcam.methods.class_gradient import class_gradient
+from jaxcam.methods.deconvolution import deconvolution
 from jaxcam.methods.grad_cam import grad_cam
 from jaxcam.methods.grad_cam_pp import grad_cam_pp
+from jaxcam.methods.gradient_x_input import gradient_x_input
+from jaxcam.methods.guided_backprop import guided_backprop
+from jaxcam.methods.guided_grad_cam import guided_grad_cam
 from jaxcam.methods.hires_cam import hires_cam
 from jaxcam.methods.integrate import integrate
 from jaxcam.methods.layer_cam import layer_cam
 from jaxcam.methods.recipro_cam import recipro_cam
 from jaxcam.methods.sensitivity_map import sensitivity_map
 from jaxcam.methods.smooth import smooth
+from jaxcam.methods.smooth_grad import smooth_grad
+from jaxcam.methods.smooth_grad_squared import smooth_grad_squared
 from jaxcam.methods.taylor_cam import taylor_cam
+from jaxcam.methods.var_grad import var_grad
 
 
 class Row(NamedTuple):
@@ -87,6 +95,38 @@ ROWS = (
     Row(
         "sensitivity_map", "Sensitivity map", (sensitivity_map,), "input", "1 F + 1 B",
         "arXiv 1312.6034",
+    ),
+    Row(
+        "gradient_x_input", "Gradient x input", (gradient_x_input,), "input", "1 F + 1 B",
+        "arXiv 1605.01713",
+    ),
+    Row(
+        "smooth_grad", "SmoothGrad", (sensitivity_map, smooth_grad), "input", "1 F + n (F + B)",
+        "arXiv 1706.03825",
+    ),
+    Row(
+        "smooth_grad_squared", "SmoothGrad squared", (smooth_grad_squared, smooth_grad), "input",
+        "1 F + n (F + B)", "arXiv 1806.10758",
+    ),
+    Row(
+        "var_grad", "VarGrad", (var_grad, smooth_grad), "input", "1 F + n (F + B)",
+        "arXiv 1810.03292",
+    ),
+    Row(
+        "guided_backprop", "Guided Backprop", (guided_backprop,), "input", "1 F + 1 B",
+        "arXiv 1412.6806",
+    ),
+    Row(
+        "deconvolution", "Deconvolution", (deconvolution,), "input", "1 F + 1 B",
+        "arXiv 1311.2901",
+    ),
+    Row(
+        "guided_grad_cam", "Guided Grad-CAM", (guided_grad_cam,), "layer", "1 F + 2 B",
+        "arXiv 1610.02391",
+    ),
+    Row(
+        "class_gradient", "Class gradient visualisation", (class_gradient,), "input", "1 F + 1 B",
+        "arXiv 2009.08898",
     ),
 )  # fmt: skip
 

@@ -75,6 +75,9 @@ def integrate(
             got=f"{method.name} of order {order}",
             remedy="jaxcam.methods.hires_cam() is complete on a path; grad_cam() is smoother.",
         )
+    if getattr(method, "scalar", "u") == "u1^k":
+        needs, remedy = "a method of gradients, not of their squares", "Average it by smooth_grad."
+        fail("integrate", needs=needs, got=method.name, remedy=remedy)
     if not isinstance(num_nodes, numbers.Integral) or isinstance(num_nodes, bool) or num_nodes < 1:
         needs = "num_nodes of at least 1"
         fail("integrate", needs=needs, got=repr(num_nodes), remedy="Default: 16.")

@@ -17,8 +17,8 @@ def sensitivity_map(*, over: str = "max") -> Gradient:
     """Show how much the log-score moves with each position: ``map_ij = max_k |u1_ij^k|``.
 
     Meant for the input, ``jaxcam.split(model, "input")``, where k are the colours; at any other
-    layer they are its feature maps. Smoothed (`jaxcam.smooth`) it is SmoothGrad (arXiv 1706.03825),
-    of which the gradients are averaged and not their sizes.
+    layer they are its feature maps. Smoothed it is SmoothGrad (`smooth_grad`), of which the
+    gradients are averaged and not their sizes.
 
     Args:
         over: what is made of the colours, ``max`` as in the paper or ``sum``.

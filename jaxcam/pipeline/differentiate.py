@@ -14,7 +14,7 @@ from jaxcam.arrays.inputs import Inputs
 from jaxcam.arrays.precision import widen
 from jaxcam.contracts import Gradient
 from jaxcam.derivatives.auto import engine_named
-from jaxcam.derivatives.bell import bell, raw, unit
+from jaxcam.derivatives.bell import bell, powers, raw, unit
 from jaxcam.derivatives.traced import trace
 from jaxcam.pipeline.job import Settings
 from jaxcam.pipeline.network import Network
@@ -64,6 +64,8 @@ def unit_of_derivatives(method: Gradient, found: LogDerivatives) -> Array:
 
 def compose(target: Target, method: Gradient) -> Callable[..., Derivatives]:
     """Choose how derivatives of ``u`` become those that the method weighs."""
+    if method.scalar == "u1^k":
+        return powers
     return bell if target.form.exponentiated and method.scalar == "Y" else raw
 
 

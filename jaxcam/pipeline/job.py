@@ -26,7 +26,10 @@ class Numbers(NamedTuple):
 
 
 class Job(NamedTuple):
-    """The arrays of one call; everything here may change without compiling anew."""
+    """The arrays of one call; everything here may change without compiling anew.
+
+    ``change``: that of the method, a `jax.tree_util.Partial` without arrays.
+    """
 
     shared: Shared
     x: Inputs
@@ -34,10 +37,17 @@ class Job(NamedTuple):
     numbers: Numbers = Numbers()
     channels: Array | None = None
     neurons: Array | None = None
+    change: Any = None
 
     @property
     def network(self) -> Network:
-        """The network and its target, as one example sees them."""
+        """The network that is differentiated, and its target, as one example sees them."""
+        split = self.shared.split()
+        return Network(split if self.change is None else self.change(split), self.target)
+
+    @property
+    def plain(self) -> Network:
+        """The network as it was given: its scores have their own derivatives."""
         return Network(self.shared.split(), self.target)
 
 

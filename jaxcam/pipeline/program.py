@@ -84,7 +84,8 @@ def begin(job: Job, settings: Settings) -> Clean:
     check_network(job.shared.split(), job.x)
     network = job.network
     a = jax.vmap(network.features)(job.x)
-    scores = jax.vmap(exactly(network.scores))(a, job.x)
+    own = a if job.change is None else jax.vmap(job.plain.features)(job.x)
+    scores = jax.vmap(exactly(job.plain.scores))(own, job.x)
     aim = aims.resolve(job.target, scores)
     method = settings.gradient
     report = plan(network, a, job.x, aim, method, settings.engine)
