@@ -247,6 +247,28 @@ def layer_cam(d1: np.ndarray, a: np.ndarray) -> np.ndarray:
     return (np.maximum(d1, 0) * a).sum(axis=-1)
 
 
+def grad_cam_plus(d1: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """``sum_k mean_ij(ReLU(D1)) A``, before the ReLU."""
+    weights = np.array([np.maximum(d1[..., k], 0).mean() for k in range(a.shape[-1])])
+    return (weights * a).sum(axis=-1)
+
+
+def xgrad_cam(u: Callable, a: np.ndarray) -> np.ndarray:
+    """``sum_k (sum_ij u1 A / sum_ij A) A``, before the ReLU."""
+    g, out = gradient(u, a), np.zeros(a.shape[:-1])
+    for k in range(a.shape[-1]):
+        out += (g[..., k] * a[..., k]).sum() / a[..., k].sum() * a[..., k]
+    return out
+
+
+def grad_cam_elementwise(d1: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """``sum_k ReLU(D1 A)``, one element at a time."""
+    out = np.zeros(a.shape[:-1])
+    for here in np.ndindex(a.shape):
+        out[here[:-1]] += max(0, d1[here] * a[here])
+    return out
+
+
 def sensitivity_map(u: Callable, a: np.ndarray) -> np.ndarray:
     """``max_k |u1|``, one position at a time."""
     g, out = gradient(u, a), np.zeros(a.shape[:-1])

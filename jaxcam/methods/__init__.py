@@ -1,9 +1,10 @@
 """Methods, one file each, a row each in the catalogue; and what they are averaged over.
 
-Weights from derivatives at a layer: grad_cam, grad_cam_pp, hires_cam, layer_cam, taylor_cam. At the
-input: sensitivity_map, gradient_x_input, smooth_grad, smooth_grad_squared, var_grad,
-guided_backprop, deconvolution, class_gradient; at both: guided_grad_cam. From queries: recipro_cam.
-Wrappers: smooth, integrate. peers: as others compute them.
+Weights from derivatives at a layer: grad_cam, grad_cam_plus, grad_cam_pp, xgrad_cam, hires_cam,
+grad_cam_elementwise, layer_cam, taylor_cam. At the input: sensitivity_map, gradient_x_input,
+smooth_grad, smooth_grad_squared, var_grad, guided_backprop, deconvolution, class_gradient; at both:
+guided_grad_cam. From queries: recipro_cam. Wrappers: smooth, integrate. peers: as others compute
+them.
 """
 
 from jaxcam.methods import peers
@@ -11,6 +12,8 @@ from jaxcam.methods.catalogue import make, names
 from jaxcam.methods.class_gradient import class_gradient
 from jaxcam.methods.deconvolution import deconvolution
 from jaxcam.methods.grad_cam import grad_cam
+from jaxcam.methods.grad_cam_elementwise import grad_cam_elementwise
+from jaxcam.methods.grad_cam_plus import grad_cam_plus
 from jaxcam.methods.grad_cam_pp import grad_cam_pp
 from jaxcam.methods.gradient_x_input import gradient_x_input
 from jaxcam.methods.guided_backprop import guided_backprop
@@ -23,11 +26,14 @@ from jaxcam.methods.smooth_grad import smooth_grad
 from jaxcam.methods.smooth_grad_squared import smooth_grad_squared
 from jaxcam.methods.taylor_cam import taylor_cam
 from jaxcam.methods.var_grad import var_grad
+from jaxcam.methods.xgrad_cam import xgrad_cam
 
 __all__ = [
     "class_gradient",
     "deconvolution",
     "grad_cam",
+    "grad_cam_elementwise",
+    "grad_cam_plus",
     "grad_cam_pp",
     "gradient_x_input",
     "guided_backprop",
@@ -43,4 +49,5 @@ __all__ = [
     "smooth_grad_squared",
     "taylor_cam",
     "var_grad",
+    "xgrad_cam",
 ]

@@ -15,6 +15,8 @@ from jaxcam.errors import fail
 from jaxcam.methods.class_gradient import class_gradient
 from jaxcam.methods.deconvolution import deconvolution
 from jaxcam.methods.grad_cam import grad_cam
+from jaxcam.methods.grad_cam_elementwise import grad_cam_elementwise
+from jaxcam.methods.grad_cam_plus import grad_cam_plus
 from jaxcam.methods.grad_cam_pp import grad_cam_pp
 from jaxcam.methods.gradient_x_input import gradient_x_input
 from jaxcam.methods.guided_backprop import guided_backprop
@@ -29,6 +31,7 @@ from jaxcam.methods.smooth_grad import smooth_grad
 from jaxcam.methods.smooth_grad_squared import smooth_grad_squared
 from jaxcam.methods.taylor_cam import taylor_cam
 from jaxcam.methods.var_grad import var_grad
+from jaxcam.methods.xgrad_cam import xgrad_cam
 
 
 class Row(NamedTuple):
@@ -81,6 +84,11 @@ ROWS = (
         "arXiv 1710.11063",
     ),
     Row("grad_cam", "Grad-CAM", (grad_cam,), "layer", "1 F + 1 B", "arXiv 1610.02391"),
+    Row(
+        "grad_cam_plus", "Grad-CAM with positive gradients", (grad_cam_plus,), "layer", "1 F + 1 B",
+        "arXiv 2205.10838",
+    ),
+    Row("xgrad_cam", "XGrad-CAM", (xgrad_cam,), "layer", "1 F + 1 B", "arXiv 2008.02312"),
     Row("hires_cam", "HiResCAM", (hires_cam,), "layer", "1 F + 1 B", "arXiv 2011.08891"),
     Row(
         "integrated_gradients", "Integrated Gradients", (hires_cam, integrate), "layer",
@@ -89,6 +97,10 @@ ROWS = (
     Row(
         "layer_cam", "LayerCAM", (layer_cam,), "layer", "1 F + 1 B",
         "Jiang et al., IEEE TIP 30, 2021",
+    ),
+    Row(
+        "grad_cam_elementwise", "GradCAMElementWise", (grad_cam_elementwise,), "layer", "1 F + 1 B",
+        "pytorch-grad-cam",
     ),
     Row("taylor_cam", "Taylor-CAM", (taylor_cam,), "layer", "1 F + derivatives", "jaxcam"),
     Row("recipro_cam", "Recipro-CAM", (recipro_cam,), "layer", "1 F + HW h", "arXiv 2209.14074"),
