@@ -27,7 +27,7 @@ from jax import Array
 from jax.extend import core
 
 from jaxcam.errors import fail
-from jaxcam.jaxprs.interpret import body, called, parts_of_scan, run
+from jaxcam.jaxprs.interpret import body, called, operations, parts_of_scan, run
 from jaxcam.jaxprs.logarithms.origins import Value, number
 
 Rule = Literal["guided", "deconvolution"]
@@ -166,7 +166,7 @@ class _Reader(NamedTuple):
         program = next(core.jaxprs_in_params(equation.params))
         closed = equation.params.get("call_jaxpr", equation.params.get("fun_jaxpr", program))
         inner = self._replace(found=Found([], [], []))
-        if _names(closed) <= PLAIN:
+        if operations(closed) <= PLAIN:
             results = inner.program(closed, operands)
             if inner.found.relus and not inner.found.strange:
                 self.found.relus.extend(inner.found.relus)
@@ -211,7 +211,7 @@ class _Reader(NamedTuple):
 
     def hides(self, program: Any) -> bool:
         """Say whether a program that is run as it is has a ReLU in it."""
-        names = _names(program)
+        names = operations(program)
         if names & SMOOTH and not names & {"dot_general", "conv_general_dilated"}:
             return False  # softplus and its like: a maximum inside, and a smooth whole
         inner = self._replace(found=Found([], [], []))
@@ -256,15 +256,6 @@ def _moving(value: Value) -> Value:
 
 def _moves(value: Value) -> bool:
     return value.known.get("moves", False)
-
-
-def _names(program: Any) -> set[str]:
-    names = set()
-    for equation in body(program).eqns:
-        names.add(equation.primitive.name)
-        for inner in core.jaxprs_in_params(equation.params):
-            names |= _names(inner)
-    return names
 
 
 def _relu_of(equation: Any, operands: tuple[Value, ...]) -> Value | None:
