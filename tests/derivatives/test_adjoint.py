@@ -12,6 +12,7 @@ import pytest
 import rows
 import tails
 import test_structure
+from engines import QUICK, derive
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -23,8 +24,6 @@ from jaxcam.derivatives.engines import adjoint
 from jaxcam.derivatives.traced import trace
 from jaxcam.errors import JaxcamError, NotProved
 from jaxcam.jaxprs import loops as chunks
-
-QUICK = {"xla_backend_optimization_level": 0}  # compiles faster; what is computed is the same
 
 
 def table(rows):
@@ -38,14 +37,6 @@ def scored(layers):
 
 def point(*shape):
     return tails.normal("point of the adjoint", *shape)
-
-
-def derive(u, a, *, engine="adjoint", how="jit", **options):
-    """Run an engine in float64."""
-    call = functools.partial(jaxcam.log_derivatives, u, engine=engine, **options)
-    with jax.enable_x64(True):
-        run = jax.jit(call, compiler_options=QUICK) if how == "jit" else call
-        return [np.asarray(v) for v in run(jnp.asarray(a))]
 
 
 def assert_close(ours, theirs, bound=1e-10):

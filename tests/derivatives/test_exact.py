@@ -14,6 +14,7 @@ import oracles
 import pytest
 import rows
 import tails
+from engines import relative_error
 
 import jaxcam
 from jaxcam.derivatives.auto import ENGINES
@@ -52,13 +53,6 @@ TABLE_OF_FEW = {name: BY_NAME[name] for name in ("convs_relu", "fc_gelu", "scan_
 
 def named(argument, rows):
     return pytest.mark.parametrize(argument, rows, ids=lambda row: row.name)
-
-
-def relative_error(ours, truth) -> float:
-    """``max |ours - truth| / max |truth|``; ``max |ours|`` where that is zero. NaN is infinite."""
-    size = abs(truth).max()
-    error = abs(np.asarray(ours) - truth).max() / (size if size > 0 else 1)
-    return float(np.nan_to_num(error, nan=np.inf))
 
 
 def errors(log_derivatives, tail, kind) -> list[float]:

@@ -11,8 +11,9 @@ import numpy as np
 import oracles
 import rows
 import tails
+from engines import relative_error
 from jax import lax
-from test_exact import EXACT, relative_error
+from test_exact import EXACT
 
 import jaxcam
 from jaxcam.derivatives.engines import adjoint

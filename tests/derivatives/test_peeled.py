@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import oracles
 import rows
 import tails
-from test_adjoint import derive
-from test_exact import relative_error
+from engines import derive, relative_error
 
 from jaxcam.derivatives.engines import peeled
 from jaxcam.derivatives.traced import trace

@@ -9,9 +9,8 @@ import numpy as np
 import oracles
 import pytest
 import tails
+from engines import derive, relative_error
 from jax import lax
-from test_adjoint import derive
-from test_exact import relative_error
 
 import jaxcam
 from jaxcam.derivatives.auto import choose

@@ -7,9 +7,8 @@ import oracles
 import pytest
 import rows
 import tails
+from engines import derive, relative_error
 from jax import lax
-from test_adjoint import derive
-from test_exact import relative_error
 
 import jaxcam
 
