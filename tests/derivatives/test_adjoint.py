@@ -165,7 +165,7 @@ def check(case, how="jit"):
 
 
 @pytest.mark.parametrize(
-    "examples", [4, pytest.param(100, marks=pytest.mark.slow)], ids=("few", "many")
+    "examples", [4, pytest.param(200, marks=pytest.mark.slow)], ids=("few", "many")
 )
 def test_tails_at_random(examples):
     found = []

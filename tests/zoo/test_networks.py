@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
-from networks import normal
 
 import jaxcam
 from jaxcam import zoo
@@ -188,11 +187,11 @@ def test_every_naming_names_every_tensor_once(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.names())
 def test_drawn_weights_keep_the_spread(name):
-    """Neither vanishing nor exploding; from picture to picture it differs by a factor of three."""
     model = zoo.build(name, rngs=nnx.Rngs(0))
     side = SIDES.get(name, 96)
-    x = normal((1, side, side, 3))
-    assert 0.05 < jax.jit(model)(x).std() < 5
+    # This picture: from one to another the spread differs by a factor of three.
+    x = jax.random.normal(jax.random.key(0), (1, side, side, 3))
+    assert 0.2 < jax.jit(model)(x).std() < 5
 
 
 @pytest.mark.parametrize("name", SIDES)

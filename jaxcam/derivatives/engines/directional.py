@@ -22,9 +22,8 @@ from jax import Array
 from jax.extend import core
 
 from jaxcam.contracts import Engine, Proof, Traced
-from jaxcam.derivatives.graph.singular import SINGULAR
 from jaxcam.derivatives.reasons import Refused, first_line
-from jaxcam.jaxprs.choices import choosing
+from jaxcam.jaxprs.choices import SINGULAR, choosing
 from jaxcam.jaxprs.cost import needs
 from jaxcam.jaxprs.interpret import operations
 from jaxcam.jaxprs.loops import NUMBER, fitting, in_chunks
@@ -58,9 +57,10 @@ def derive(traced: Traced, a: Array, *context: Array) -> tuple[LogDerivatives, A
         return traced(a, *context)[0]
 
     columns = _columns(program(score, a), traced, a)
-    singular = not SINGULAR.isdisjoint(operations(traced.closed))
-    chosen = core.jaxpr_as_fun(choosing(traced.closed))
-    nested = _nested(lambda a: chosen(a, *context)[0], a) if singular else None
+    nested = None
+    if not SINGULAR.isdisjoint(operations(traced.closed)):
+        chosen = core.jaxpr_as_fun(choosing(traced.closed))
+        nested = _nested(lambda a: chosen(a, *context)[0], a)
     if nested is not None:
         finite = jnp.stack([jnp.isfinite(column).all() for column in columns]).all()
         columns = jax.lax.cond(finite, lambda: columns, lambda: _columns(nested, traced, a))

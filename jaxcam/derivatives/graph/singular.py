@@ -8,10 +8,11 @@ from jax.extend import core
 
 from jaxcam.derivatives.graph import handwritten
 from jaxcam.derivatives.graph.flatten import Operation, Program
+from jaxcam.jaxprs.choices import SINGULAR
 from jaxcam.jaxprs.interpret import operations
 from jaxcam.jaxprs.primitives import Fact, known_as
 
-SINGULAR, SWITCHING = known_as(Fact.SINGULAR), known_as(Fact.SWITCHING)
+SWITCHING = known_as(Fact.SWITCHING)
 
 
 def is_singular(operation: Operation, program: Program) -> bool:
