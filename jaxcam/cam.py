@@ -192,13 +192,13 @@ def _shown(job: Job, settings: Settings, progress: Progress) -> CAM:
     rows = batches.rows(job, settings)
     if len(rows) == 1:
         return _shown_together(job, settings, progress)[0]
-    sliced, found, before = batches.per_image(job), [], 0
+    sliced, results, before = batches.per_image(job), [], 0
     for images in rows:
-        told = partial(_told, progress, before, len(rows) - len(found))
+        told = partial(_told, progress, before, len(rows) - len(results))
         result, done = _shown_together(batches.picked(job, sliced, images), settings, told)
-        found.append(result)
+        results.append(result)
         before += done
-    return batches.joined(jax.tree.map(lambda *parts: jnp.stack(parts), *found), job)
+    return batches.joined(jax.tree.map(lambda *parts: jnp.stack(parts), *results), job)
 
 
 def _told(progress: Progress, before: int, left: int, done: int, total: int) -> None:

@@ -81,24 +81,24 @@ def explain_layers(
     x = taken(x, "jaxcam.explain_layers(model, x)")
     outputs = layers(model, x, variables=variables, **kwargs)
     asked = list(outputs) if names is None else list(names)
-    found: dict[str, LayerCost] = {}
+    costs: dict[str, LayerCost] = {}
     for done, name in enumerate(asked, start=1):
         layer, call = Place.read(name)
         try:
             cut = split(
                 model, layer, variables=variables, call=call, to_map=to_map, logits=logits, **kwargs
             )
-            found[name] = _cost(shared(cut), x, target, order)
+            costs[name] = _cost(shared(cut), x, target, order)
         except JaxcamError as error:
-            found[name] = LayerCost(_shape(outputs.get(name)), None, None, None, str(error))
+            costs[name] = LayerCost(_shape(outputs.get(name)), None, None, None, str(error))
         if progress is not None:
             progress(done, len(asked))
-    return found
+    return costs
 
 
 def _cost(given: Shared, x: Inputs, target: Any, order: int) -> LayerCost:
     """Trace the derivatives of one image at a layer, and count."""
-    found: list[LayerCost] = []
+    costs: list[LayerCost] = []
 
     def look(given: Shared, x: Inputs) -> Array:
         cut = given.split()
@@ -110,17 +110,17 @@ def _cost(given: Shared, x: Inputs, target: Any, order: int) -> LayerCost:
         depends = traced.once(analyse).score
         if depends in UNCONNECTED:
             words = f"the score {UNCONNECTED[depends]}"
-            found.append(LayerCost(a.shape, None, None, None, words))
+            costs.append(LayerCost(a.shape, None, None, None, words))
             return scores
         choice = choose("auto", traced, order=order)
         whole = jax.make_jaxpr(lambda x: network.scores(network.features(x), x))(first(x))
         passes = choice.operations / max(1, needs(whole, shared=True).operations)
         words = choice.proof.words
-        found.append(LayerCost(a.shape, choice.name, choice.operations, passes, words))
+        costs.append(LayerCost(a.shape, choice.name, choice.operations, passes, words))
         return scores
 
     jax.eval_shape(look, given, x)
-    return found[0]
+    return costs[0]
 
 
 def _shape(output: Any) -> tuple[int, ...]:

@@ -104,10 +104,10 @@ def _orientation(image: Image.Image) -> int:
     There it stumbles over numbers that were never right, which no reader of the picture needs.
     """
     try:
-        found = image.getexif().get(ExifTags.Base.Orientation)
+        number = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # no TIFF header, offsets beyond the block, and what else there may be
         return 1
-    return found if isinstance(found, int) else 1
+    return number if isinstance(number, int) else 1
 
 
 def part(picture: Image.Image, box: Box, longest: int) -> NDArray[np.uint8]:

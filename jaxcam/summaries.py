@@ -52,25 +52,25 @@ def _of_cam(result: Any) -> Lines:
         yield from _of_diagnostics(result.diagnostics)
 
 
-def _of_diagnostics(found: Any) -> Lines:
-    report, poles = found.report, found.poles
+def _of_diagnostics(diagnostics: Any) -> Lines:
+    report, poles = diagnostics.report, diagnostics.poles
     if hasattr(report, "engine"):
         yield "engine", f"{report.engine}, {'exact' if report.exact else 'approximate'}"
         yield "proof", report.proof.partition(";")[0]
         if report.averaged:
             how = f", {report.rule}" if report.rule else ""
-            yield "averaged over", f"{_range(found.num_samples)} points{how}"
-    yield "effective samples", _range(found.effective_samples)
-    yield "top class kept", _range(found.top_class_kept)
-    yield "standard error", _range(found.relative_error, "of the map's largest value")
+            yield "averaged over", f"{_range(diagnostics.num_samples)} points{how}"
+    yield "effective samples", _range(diagnostics.effective_samples)
+    yield "top class kept", _range(diagnostics.top_class_kept)
+    yield "standard error", _range(diagnostics.relative_error, "of the map's largest value")
     if hasattr(poles, "smallest_r"):
         yield "smallest r", _range(poles.smallest_r)
         yield "share guarded", _range(poles.share_guarded)
-    yield "total", _range(found.total)
-    yield "completeness", _range(found.completeness)
+    yield "total", _range(diagnostics.total)
+    yield "completeness", _range(diagnostics.completeness)
     for name, wrong in (("finite", False), ("blank", True), ("doubtful", True)):
-        if _any(getattr(found, name), wrong):
-            yield name, _range(getattr(found, name))
+        if _any(getattr(diagnostics, name), wrong):
+            yield name, _range(getattr(diagnostics, name))
     for note in getattr(report, "notes", ())[:FEW]:
         yield "note", note
 

@@ -29,18 +29,18 @@ def as_array(value: Any, call: str, needs: str = "an array of numbers") -> Array
     """
     if isinstance(value, Array):
         return value
-    found = _read(value, call, needs)
-    if isinstance(found, Array):
-        return found
-    dtype = jax.dtypes.canonicalize_dtype(found.dtype)
-    if dtype != found.dtype and np.issubdtype(dtype, np.integer):
+    array = _read(value, call, needs)
+    if isinstance(array, Array):
+        return array
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    if dtype != array.dtype and np.issubdtype(dtype, np.integer):
         held = np.iinfo(dtype)
-        if found.size and not held.min <= found.min() <= found.max() <= held.max:
+        if array.size and not held.min <= array.min() <= array.max() <= held.max:
             remedy = "Use smaller numbers, or call inside `with jax.enable_x64(True):`."
-            got = f"{found.dtype} from {found.min()} to {found.max()}"
+            got = f"{array.dtype} from {array.min()} to {array.max()}"
             fail(call, needs=f"integers that {dtype} can hold", got=got, remedy=remedy)
     with jax.ensure_compile_time_eval():  # known in a traced program too, where its value is
-        return jnp.asarray(found)
+        return jnp.asarray(array)
 
 
 def through(tree: Any, call: str) -> Any:
@@ -78,7 +78,7 @@ def _read(value: Any, call: str, needs: str) -> NDArray[Any] | Array:
         remedy = "Say what counts there: x.filled(0.0), for example."
         fail(call, needs="a value at every position", got="masked values", remedy=remedy)
     try:
-        found = _of_others(value)
+        array = _of_others(value)
     except Exception as error:
         first = (str(error).splitlines() or [""])[0].rstrip(".")
         fail(
@@ -87,21 +87,21 @@ def _read(value: Any, call: str, needs: str) -> NDArray[Any] | Array:
             got=f"{type(value).__name__}, which cannot be read as one ({first})",
             remedy="Hand over a NumPy or JAX array, all rows of one length.",
         )
-    if isinstance(found, Array):
-        return found
-    if not (found.dtype == bool or jnp.issubdtype(found.dtype, jnp.number)):
+    if isinstance(array, Array):
+        return array
+    if not (array.dtype == bool or jnp.issubdtype(array.dtype, jnp.number)):
         fail(
             call,
             needs=needs,
-            got=f"{type(value).__name__} of {found.dtype}",
+            got=f"{type(value).__name__} of {array.dtype}",
             remedy="Where they are numbers all the same, np.asarray(value, 'float32') makes some."
-            if found.dtype == object and found.ndim
+            if array.dtype == object and array.ndim
             else "Pass numbers.",
         )
-    widest = {"f": np.float64, "c": np.complex128}.get(found.dtype.kind)
-    if widest is not None and found.dtype.itemsize > np.dtype(widest).itemsize:
-        return found.astype(widest)
-    return found.astype(found.dtype.newbyteorder("="), copy=False)
+    widest = {"f": np.float64, "c": np.complex128}.get(array.dtype.kind)
+    if widest is not None and array.dtype.itemsize > np.dtype(widest).itemsize:
+        return array.astype(widest)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _of_others(value: Any) -> NDArray[Any] | Array:

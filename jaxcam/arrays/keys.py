@@ -28,10 +28,10 @@ def threefry(key: Array) -> Array:
         words = key
     missing = [(0, 0)] * (words.ndim - 1) + [(0, max(0, WORDS - words.shape[-1]))]
     words = jnp.pad(words, missing)
-    found = jax.random.wrap_key_data(words[..., :WORDS], impl=THREEFRY)
+    wrapped = jax.random.wrap_key_data(words[..., :WORDS], impl=THREEFRY)
     for i in range(WORDS, words.shape[-1]):
-        found = _folded(found, words[..., i])
-    return found
+        wrapped = _folded(wrapped, words[..., i])
+    return wrapped
 
 
 def numbered(key: Array, n: Array) -> Array:

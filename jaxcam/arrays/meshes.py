@@ -32,13 +32,13 @@ def _varying(value: Any) -> Axes:
 
 def axes_through(function: Callable[..., Any], *arguments: Any) -> Axes:
     """Give the axes along which the results of a function differ, by whatever it closes over."""
-    found: list[Axes] = []
+    seen: list[Axes] = []
 
     def look(*arguments: Any) -> None:
-        found.append(varying_axes(function(*arguments)))
+        seen.append(varying_axes(function(*arguments)))
 
     jax.eval_shape(look, *arguments)
-    return found[0]
+    return seen[0]
 
 
 def inside_shard_map() -> bool:

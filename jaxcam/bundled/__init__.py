@@ -66,8 +66,8 @@ def scenes() -> tuple[Scene, ...]:
     """All bundled pictures, most instances first."""
     arrays = _arrays("scenes.npz")
     images = arrays["images"].astype(np.float32)[..., None] / 255
-    found = zip(images, arrays["labels"], arrays["boxes"], arrays["counts"], strict=True)
-    return tuple(Scene(image, int(label), boxes[:n]) for image, label, boxes, n in found)
+    each = zip(images, arrays["labels"], arrays["boxes"], arrays["counts"], strict=True)
+    return tuple(Scene(image, int(label), boxes[:n]) for image, label, boxes, n in each)
 
 
 def scene(index: int = 0) -> Scene:

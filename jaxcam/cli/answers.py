@@ -65,16 +65,16 @@ def _at(question: Question, cut: Cut, engine: str, name: str) -> list[Answer]:
             first = time.perf_counter() if done == 1 else first
             show(done, total)
 
-        found = cam(
+        result = cam(
             cut.split, question.x, question.method, question.target,
             key=jax.random.key(question.seed), engine=engine, chunk_size=question.chunk_size,
             progress=step,
         )  # fmt: skip
-        found = jax.device_get(found)
+        result = jax.device_get(result)
     ended = time.perf_counter()
     first = first if first > began else ended
     seconds = {"first": first - began, "rest": ended - first}
-    rows = (jax.tree.map(lambda v, i=i: v[i], found) for i in range(len(question.x)))
+    rows = (jax.tree.map(lambda v, i=i: v[i], result) for i in range(len(question.x)))
     return [
         Answer(
             picture, row, cut.layer, seconds,
@@ -113,13 +113,13 @@ def remove(question: Question) -> Removed:
     shape = activations(question)
     with progress.shown("true removal"):
         # Of Taylor's orders the first is the cheapest, and only the removals are used.
-        found = check_removal(
+        check = check_removal(
             question.cuts[0].split, question.x, question.target,
             order=1, samples=math.prod(shape), chunk_size=question.chunk_size,
         )  # fmt: skip
-    signed = signed_map(found.elements[0], found.removal[0], shape)
+    signed = signed_map(check.elements[0], check.removal[0], shape)
     seconds = time.perf_counter() - began
-    return Removed(np.maximum(signed, 0), found.removal.size, seconds)
+    return Removed(np.maximum(signed, 0), check.removal.size, seconds)
 
 
 def activations(question: Question) -> tuple[int, ...]:

@@ -69,10 +69,10 @@ def explain_notes(facts: Facts) -> tuple[str, ...]:
 
 def compare_notes(facts: Facts) -> tuple[str, ...]:
     """Give the lines below picture, exact, approximate and difference."""
-    found, apart = facts["maps"], facts["difference"]
+    maps, apart = facts["maps"], facts["difference"]
     share, alike = percent(apart["relative_l1"]), number(apart["correlation"], 4)
     last = f"L1 {share or 'undefined'} of exact\ncorrelation {alike or 'undefined'}"
-    return _picture(facts), _found(found["exact"]), _found(found["approximate"]), last
+    return _picture(facts), _found(maps["exact"]), _found(maps["approximate"]), last
 
 
 def removal_caption(facts: Facts) -> str:
@@ -85,19 +85,19 @@ def removal_caption(facts: Facts) -> str:
 def removal_notes(facts: Facts) -> tuple[str, ...]:
     """Give the lines below true removal, third order, first order and difference."""
     true, orders = facts["removal"]["true"], facts["removal"]["orders"]
-    off = {name: percent(found["difference"]["relative_l2"]) for name, found in orders.items()}
+    off = {name: percent(order["difference"]["relative_l2"]) for name, order in orders.items()}
     last = f"L2 from the true removal:\nthird {off['third']}, first {off['first']}"
     return _found(true), _found(orders["third"]), _found(orders["first"]), last
 
 
-def _caption(facts: Facts, derivatives: str, found: Facts) -> str:
+def _caption(facts: Facts, derivatives: str, map_facts: Facts) -> str:
     options = facts["options"]
-    fused = f" ({options['fuse']} of the maps)" if "layers" in found else ""
+    fused = f" ({options['fuse']} of the maps)" if "layers" in map_facts else ""
     words = [f"{method(facts['method'])} at {facts['layer']}{fused}", derivatives]
-    if found["samples"]:
-        words.append(f"{found['samples']} samples, noise {options['noise']:g}")
-    elif found["nodes"]:
-        words.append(f"a path of {found['nodes']} gradients")
+    if map_facts["samples"]:
+        words.append(f"{map_facts['samples']} samples, noise {options['noise']:g}")
+    elif map_facts["nodes"]:
+        words.append(f"a path of {map_facts['nodes']} gradients")
     elif "noise" in options:
         words.append("proved independent of the noise")
     elif "nodes" in options:

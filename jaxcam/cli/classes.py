@@ -19,12 +19,12 @@ def index_of(text: str, names: Sequence[str]) -> int:
     if re.fullmatch(r"[+-]?\d+", text):
         return int(text)
     wanted = _folded(text)
-    found = [i for i, name in enumerate(names) if wanted in (_folded(name), *_synonyms(name))]
-    if len(found) == 1:
-        return found[0]
+    indices = [i for i, name in enumerate(names) if wanted in (_folded(name), *_synonyms(name))]
+    if len(indices) == 1:
+        return indices[0]
     needs = f"one of {len(names)} classes, by name or index"
-    if found:
-        shown = _listed(names, found)
+    if indices:
+        shown = _listed(names, indices)
         fail("--class", needs=needs, got=f"{text!r}, which is {shown}", remedy="Give the index.")
     near = _nearest(wanted, names)
     remedy = f"The nearest are {_listed(names, near)}." if near else "No name is near it."

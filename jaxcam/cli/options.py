@@ -30,8 +30,8 @@ key that the noise of those is drawn by which have noise.
 def options_of(method: str) -> dict[str, Any]:
     """Give a method's options by the words of the command line, and their defaults."""
     known = catalogue.rows()[method].options
-    found = {word: known[name] for word, name in OPTIONS.items() if name in known}
-    return found | ({"seed": 0} if "seed" in found else {})
+    options = {word: known[name] for word, name in OPTIONS.items() if name in known}
+    return options | ({"seed": 0} if "seed" in options else {})
 
 
 def every_option() -> dict[str, Any]:

@@ -71,8 +71,8 @@ def findings(answer: Answer) -> dict[str, Any]:
     are proved not to matter.
     localisation: null where it is not known what a map should find.
     """
-    found, report = answer.cam, answer.cam.diagnostics.report
-    taken, path = found.diagnostics.num_samples, bool(report.rule)
+    result, report = answer.cam, answer.cam.diagnostics.report
+    taken, path = result.diagnostics.num_samples, bool(report.rule)
     return {
         "engine": report.engine,
         "exact": report.exact,
@@ -81,8 +81,8 @@ def findings(answer: Answer) -> dict[str, Any]:
         "nodes": taken if path else 0,
         "notes": answer.notes,
         "diagnostics": diagnostics(answer),
-        "map": found.map,
-        "localisation": _localisation(answer.picture, found.map, answer.boxes),
+        "map": result.map,
+        "localisation": _localisation(answer.picture, result.map, answer.boxes),
         "seconds": answer.seconds,
     } | _parts(answer)
 
@@ -101,8 +101,8 @@ def removals(true: Removed, orders: dict[str, Answer], exact: Answer) -> dict[st
     how far each is from the true one (`measure.difference`).
     """
     near = {
-        name: findings(found) | {"difference": difference(true.map, found.cam.map)}
-        for name, found in orders.items()
+        name: findings(answered) | {"difference": difference(true.map, answered.cam.map)}
+        for name, answered in orders.items()
     }
     where = _localisation(exact.picture, true.map, exact.boxes)
     return {"true": {**true._asdict(), "localisation": where}, "orders": near}
@@ -118,19 +118,19 @@ def diagnostics(answer: Answer) -> dict[str, Any]:
 
     relative_standard_error: the largest one, as a share of the map's largest value.
     """
-    found = answer.cam.diagnostics
-    poles = found.poles._asdict() if found.poles is not None else {}
+    d = answer.cam.diagnostics
+    poles = d.poles._asdict() if d.poles is not None else {}
     return {
         **poles,
-        "effective_samples": found.effective_samples,
-        "top_class_kept": found.top_class_kept,
-        "relative_standard_error": found.relative_error,
-        "standard_error": found.standard_error,
-        "total": found.total,
-        "completeness": found.completeness,
-        "gap": found.gap,
-        "finite": found.finite,
-        "blank": found.blank,
+        "effective_samples": d.effective_samples,
+        "top_class_kept": d.top_class_kept,
+        "relative_standard_error": d.relative_error,
+        "standard_error": d.standard_error,
+        "total": d.total,
+        "completeness": d.completeness,
+        "gap": d.gap,
+        "finite": d.finite,
+        "blank": d.blank,
     }
 
 

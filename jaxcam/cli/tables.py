@@ -99,23 +99,23 @@ PRINT = {
 }
 
 
-def _heading(facts: Facts, found: Facts) -> Rows:
-    truth = found["truth"]
-    right = "" if truth is None else " (right)" if truth == found["class"] else f" (it is {truth})"
+def _heading(facts: Facts, about: Facts) -> Rows:
+    truth = about["truth"]
+    right = "" if truth is None else " (right)" if truth == about["class"] else f" (it is {truth})"
     return [
-        ("picture", found["picture"]),
-        ("class", found["label"] + right),
-        ("probability", probability(found["probability"])),
-        *_setting(facts, found),
+        ("picture", about["picture"]),
+        ("class", about["label"] + right),
+        ("probability", probability(about["probability"])),
+        *_setting(facts, about),
     ]
 
 
-def _setting(facts: Facts, found: Facts) -> Rows:
+def _setting(facts: Facts, about: Facts) -> Rows:
     return [
         ("model", facts["model"]),
         *_weights(facts["weights"]),
         ("method", method(facts["method"])),
-        ("layer", f"{facts['layer']}, a map of {by(found['shape'])}"),
+        ("layer", f"{facts['layer']}, a map of {by(about['shape'])}"),
     ]
 
 
@@ -161,20 +161,20 @@ def _row(facts: Facts) -> tuple[str, ...]:
 
 
 def _findings(facts: Facts, verbose: bool) -> Rows:
-    found, where, seconds = facts["diagnostics"], facts["localisation"] or {}, facts["seconds"]
-    effective = number(found["effective_samples"])
-    kept, error = percent(found["top_class_kept"]), percent(found["relative_standard_error"])
+    d, where, seconds = facts["diagnostics"], facts["localisation"] or {}, facts["seconds"]
+    effective = number(d["effective_samples"])
+    kept, error = percent(d["top_class_kept"]), percent(d["relative_standard_error"])
     return [
         *_decided(facts, verbose),
         ("effective samples", effective and f"{effective} of {facts['samples']}"),
         ("top class kept", kept and f"by {kept} of the samples"),
-        ("smallest r", number(found.get("smallest_r"))),
-        ("weight from |1 / r| > 1", percent(found.get("share_large"))),
-        ("weight that was bounded", percent(found.get("share_guarded"))),
-        ("weight from D2 < 0", percent(found.get("share_concave"))),
+        ("smallest r", number(d.get("smallest_r"))),
+        ("weight from |1 / r| > 1", percent(d.get("share_large"))),
+        ("weight that was bounded", percent(d.get("share_guarded"))),
+        ("weight from D2 < 0", percent(d.get("share_concave"))),
         ("standard error", error and f"at most {error} of the largest value"),
-        ("score from the baseline", number(found["total"])),
-        ("of it in the map", percent(found["completeness"])),
+        ("score from the baseline", number(d["total"])),
+        ("of it in the map", percent(d["completeness"])),
         *_localisation(where),
         ("correlation with removal", number(facts.get("correlation_with_removal"), 4)),
         _seconds(seconds),
@@ -196,14 +196,14 @@ def _localisation(where: Facts) -> Rows:
 def _removal(facts: Facts) -> Rows:
     """Put the true removal, and the series to third and to first order, beside each other."""
     true, orders = facts["true"], (facts["orders"]["third"], facts["orders"]["first"])
-    apart = [found["difference"] for found in orders]
-    seconds = [sum(found["seconds"].values()) for found in orders]
+    apart = [order["difference"] for order in orders]
+    seconds = [sum(order["seconds"].values()) for order in orders]
     where = zip(
-        *(_localisation(found["localisation"] or {}) for found in (true, *orders)), strict=True
+        *(_localisation(order["localisation"] or {}) for order in (true, *orders)), strict=True
     )
     return [
         ("", "true removal", "Taylor-CAM, order 3", "HiResCAM, order 1"),
-        ("taken by", f"{true['passes']:,} passes", *(found["engine"] for found in orders)),
+        ("taken by", f"{true['passes']:,} passes", *(order["engine"] for order in orders)),
         ("L2 from the true map", "", *(percent(one["relative_l2"]) for one in apart)),
         ("correlation with it", "", *(number(one["correlation"], 4) for one in apart)),
         *((same[0][0], *(value for _, value in same)) for same in where),
@@ -236,8 +236,8 @@ def _print(rows: Rows, *, head: bool = False) -> None:
     print(*(line.rstrip() for line in held.get().splitlines()), "", sep="\n")
 
 
-def _print_end(facts: Facts, *found: Facts) -> None:
-    for note in dict.fromkeys(note for facts in found for note in facts["notes"]):
+def _print_end(facts: Facts, *several: Facts) -> None:
+    for note in dict.fromkeys(note for facts in several for note in facts["notes"]):
         print(f"note: {note}")
     if facts.get("note"):
         print(f"note: {facts['note']}")

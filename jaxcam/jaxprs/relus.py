@@ -43,7 +43,7 @@ SMOOTH = {"exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic", "erf", "er
 GUARD = 1e-3  # thresholds below it keep something from zero, and select nothing
 
 
-class Found(NamedTuple):
+class Notes(NamedTuple):
     """What was met on the way from the argument to the result, by name and place."""
 
     relus: list[str]
@@ -61,25 +61,25 @@ def with_relus(function: Callable[[Array], Array], rule: Rule, call: str) -> Cal
 
     def changed(a: Array) -> Array:
         closed = jax.make_jaxpr(function)(a)
-        found = Found([], [], [])
+        notes = Notes([], [], [])
         start = _moving(Value(a))
-        (result,) = _Reader(rule, found).program(closed, [start])
-        _check(call, found)
+        (result,) = _Reader(rule, notes).program(closed, [start])
+        _check(call, notes)
         return result.array
 
     return changed
 
 
-def _check(call: str, found: Found) -> None:
-    if found.strange:
+def _check(call: str, notes: Notes) -> None:
+    if notes.strange:
         fail(
             call,
             needs="ReLUs that it can read, and nothing that may be another one",
-            got=", ".join(dict.fromkeys(found.strange)),
+            got=", ".join(dict.fromkeys(notes.strange)),
             remedy="Write it as jax.nn.relu, or take sensitivity_map, which needs no ReLU.",
         )
-    if not found.relus:
-        instead = ", ".join(dict.fromkeys(found.smooth)) or "none of any kind that it knows"
+    if not notes.relus:
+        instead = ", ".join(dict.fromkeys(notes.smooth)) or "none of any kind that it knows"
         fail(
             call,
             needs="a ReLU between the layer and the scores, whose backward pass it changes",
@@ -107,13 +107,13 @@ rectified.defvjp(_forward, _backward)
 
 
 class _Reader(NamedTuple):
-    """Programs run with their ReLUs replaced; what is met is noted in ``found``.
+    """Programs run with their ReLUs replaced; what is met is noted in ``notes``.
 
     calls: the named functions that are entered, for words.
     """
 
     rule: Rule
-    found: Found
+    notes: Notes
     calls: tuple[str, ...] = ()
 
     def program(self, program: Any, arguments: Sequence[Value]) -> list[Value]:
@@ -150,9 +150,9 @@ class _Reader(NamedTuple):
             if any(map(self.hides, core.jaxprs_in_params(equation.params))) or _strange(
                 name, operands
             ):
-                self.found.strange.append(self.where(equation))
+                self.notes.strange.append(self.where(equation))
             return [_moving(v) for v in _plain(equation, operands)]
-        self.found.relus.append(self.where(equation))
+        self.notes.relus.append(self.where(equation))
         (y,) = _plain(equation, operands)
         below = x.array
         if name == "clamp":
@@ -165,14 +165,14 @@ class _Reader(NamedTuple):
         """Read a function with its own derivative, if all that it is is a ReLU."""
         program = next(core.jaxprs_in_params(equation.params))
         closed = equation.params.get("call_jaxpr", equation.params.get("fun_jaxpr", program))
-        inner = self._replace(found=Found([], [], []))
+        inner = self._replace(notes=Notes([], [], []))
         if operations(closed) <= PLAIN:
             results = inner.program(closed, operands)
-            if inner.found.relus and not inner.found.strange:
-                self.found.relus.extend(inner.found.relus)
+            if inner.notes.relus and not inner.notes.strange:
+                self.notes.relus.extend(inner.notes.relus)
                 return results
         if self.hides(closed):
-            self.found.strange.append(self.where(equation))
+            self.notes.strange.append(self.where(equation))
         self.note(equation, self.where(equation))
         return [_moving(v) for v in _plain(equation, operands)]
 
@@ -214,7 +214,7 @@ class _Reader(NamedTuple):
         names = operations(program)
         if names & SMOOTH and not names & {"dot_general", "conv_general_dilated"}:
             return False  # softplus and its like: a maximum inside, and a smooth whole
-        inner = self._replace(found=Found([], [], []))
+        inner = self._replace(notes=Notes([], [], []))
 
         def read(*arrays: Any) -> list[Any]:
             values = [_moving(Value(array)) for array in arrays]
@@ -225,12 +225,12 @@ class _Reader(NamedTuple):
             jax.eval_shape(read, *avals)
         except Exception:  # what cannot be read cannot be known to be free of ReLUs
             return True
-        return bool(inner.found.relus or inner.found.strange)
+        return bool(inner.notes.relus or inner.notes.strange)
 
     def note(self, equation: Any, name: str) -> None:
         """Remember a smooth activation, for words."""
         if name in SMOOTH or equation.primitive.name in CUSTOM:
-            self.found.smooth.append(self.calls[-1] if self.calls else name)
+            self.notes.smooth.append(self.calls[-1] if self.calls else name)
 
     def where(self, equation: Any) -> str:
         """Name an operation, or the function that it is part of, and its place in the model."""

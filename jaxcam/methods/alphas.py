@@ -59,15 +59,15 @@ def alphas(d: Derivatives, a: Array, *, numerator: str, poles: str) -> Alphas:
     return Alphas(alpha, r, bare, low | (used & (ratio < 1)))
 
 
-def pole_shares(found: Alphas, d: Derivatives) -> Poles:
+def pole_shares(alphas: Alphas, d: Derivatives) -> Poles:
     """Summarise one example: see `jaxcam.types.Poles`."""
     positive = jnp.maximum(d.d1, 0)
-    weight = jnp.abs(found.alpha) * positive
-    bare = jnp.abs(found.reciprocal) * positive
+    weight = jnp.abs(alphas.alpha) * positive
+    bare = jnp.abs(alphas.reciprocal) * positive
     return Poles(
-        smallest_r=jnp.where((d.d1 > 0) & (d.d2 != 0), found.r, jnp.inf).min(),
-        share_large=_share(bare, jnp.abs(found.reciprocal) > 1),
-        share_guarded=_share(weight, found.guarded),
+        smallest_r=jnp.where((d.d1 > 0) & (d.d2 != 0), alphas.r, jnp.inf).min(),
+        share_large=_share(bare, jnp.abs(alphas.reciprocal) > 1),
+        share_guarded=_share(weight, alphas.guarded),
         share_concave=_share(weight, d.d2 < 0),
     )
 

@@ -32,10 +32,10 @@ def _weigh(
     d: Derivatives, a: Array, scale: Array, *, numerator: str, poles: str
 ) -> tuple[Array, Poles]:
     # alpha = 1 / r has no unit, so that w has D1's; with D1 above, alpha has that of 1 / D1.
-    found = alphas(d, a * scale, numerator=numerator, poles=poles)
+    weighed = alphas(d, a * scale, numerator=numerator, poles=poles)
     unit = scale if numerator == "d2" else jnp.ones_like(scale)
-    weights = (found.alpha * jnp.maximum(d.d1, 0)).sum(axis=tuple(range(a.ndim - 1)))
-    return weights * unit, pole_shares(found, d)
+    weights = (weighed.alpha * jnp.maximum(d.d1, 0)).sum(axis=tuple(range(a.ndim - 1)))
+    return weights * unit, pole_shares(weighed, d)
 
 
 def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:

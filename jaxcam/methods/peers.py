@@ -135,24 +135,24 @@ def alphas(d: Derivatives, a: Array, scale: Array, *, third: str, eps: float, al
         bottom = bottom + eps * (1 / scale) * (1 / scale)
     used = d.d2 != 0
     quotient = jnp.where(used, d.d2, 0) / jnp.where(used, bottom, 1)
-    found = quotient
+    alpha_ = quotient
     if alpha == "numerator":
-        found = d.d2
+        alpha_ = d.d2
     elif alpha == "share":
         total = quotient.sum(positions, keepdims=True)
-        found = quotient / jnp.where(total == 0, 1, total)
+        alpha_ = quotient / jnp.where(total == 0, 1, total)
     r = jnp.where(used, bottom, 0) / jnp.where(used, d.d2, 1)
-    return Alphas(found, r, quotient, jnp.zeros_like(used))
+    return Alphas(alpha_, r, quotient, jnp.zeros_like(used))
 
 
 def _weigh(
     d: Derivatives, a: Array, scale: Array, *, third: str, eps: float, alpha: str
 ) -> tuple[Array, Poles | None]:
-    found = alphas(d, a, scale, third=third, eps=eps, alpha=alpha)
-    weights = (found.alpha * jnp.maximum(d.d1, 0)).sum(tuple(range(a.ndim - 1))) * scale
+    weighed = alphas(d, a, scale, third=third, eps=eps, alpha=alpha)
+    weights = (weighed.alpha * jnp.maximum(d.d1, 0)).sum(tuple(range(a.ndim - 1))) * scale
     if alpha == "numerator":
         return weights * scale * scale, None
-    return weights, pole_shares(found, d)
+    return weights, pole_shares(weighed, d)
 
 
 def _check(name: str, valid: bool, needs: str, got: object) -> None:

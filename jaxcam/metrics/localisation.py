@@ -27,11 +27,11 @@ def localisation(
     for row0, col0, row1, col1 in boxes:
         inside[row0:row1, col0:col1] = True
     reached = (large[r0:r1, c0:c1].max() >= top / 2 for r0, c0, r1, c1 in boxes)
-    found = sum(bool(found) for found in reached) if top > 0 else 0
+    hit = sum(bool(hit) for hit in reached) if top > 0 else 0
     return {
         "boxes": len(boxes),
-        "found": found,
-        "recall": ratio(found, len(boxes)),
+        "found": hit,
+        "recall": ratio(hit, len(boxes)),
         "energy_in_boxes": ratio(large[inside].sum(), large.sum()),
         "maximum_in_box": bool(inside[peak(large)] and top > 0),
     }

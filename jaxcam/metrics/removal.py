@@ -115,27 +115,27 @@ def check_removal(
     job = Job(shared(split), x, target)
     settings = Settings(method, engine, chunk)
     key = threefry(jax.random.key(seed))
-    found = jax.device_get(_compare(undivided(job), settings, key, samples))
-    check_class(target, found.scores.shape[-1])
-    if not (np.isfinite(found.taylor).all() and np.isfinite(found.removal).all()):
+    compared = jax.device_get(_compare(undivided(job), settings, key, samples))
+    check_class(target, compared.scores.shape[-1])
+    if not (np.isfinite(compared.taylor).all() and np.isfinite(compared.removal).all()):
         got = "NaN or infinity"
         remedy = "Are the weights and scores finite, with and without each activation?"
         fail("check_removal", needs="finite effects", got=got, remedy=remedy)
-    for words in _complaints(found):
+    for words in _complaints(compared):
         warnings.warn(f"check_removal: {words}", JaxcamWarning, stacklevel=2)
-    near = _nearness(found.a, found.taylor, found.removal)
-    decided = found.report.engine, found.report.proof
-    return RemovalCheck(*near, found.elements, found.taylor, found.removal, *decided)
+    near = _nearness(compared.a, compared.taylor, compared.removal)
+    decided = compared.report.engine, compared.report.proof
+    return RemovalCheck(*near, compared.elements, compared.taylor, compared.removal, *decided)
 
 
-def _complaints(found: "_Compared") -> Iterator[str]:
+def _complaints(compared: "_Compared") -> Iterator[str]:
     """Word what leaves nothing to compare. ``found``: on the host."""
-    there = found.a != 0
+    there = compared.a != 0
     idle = ~there.any(axis=1)
     if idle.any():
         yield f"every activation of image {where(idle)} that was drawn is zero: nothing to remove."
-    still = ~idle & (found.removal == 0).all(axis=1)
-    moved = (found.taylor != 0).any(axis=(1, 2))
+    still = ~idle & (compared.removal == 0).all(axis=1)
+    moved = (compared.taylor != 0).any(axis=(1, 2))
     for which, words in ((still & ~moved, ""), (still & moved, ", although its derivatives do")):
         if which.any():
             yield (
@@ -211,8 +211,8 @@ def _both_ways(job: Job, keys: Array, *, settings: Settings, samples: int) -> _C
         weights = (taylor_cam(order=k).weigh(derivatives, wide, scale)[0] for k in orders)
         taylor = jnp.stack([(w * wide).reshape(-1)[elements] for w in weights])
         a = network.features(x)
-        found = removed(network, a, x, aim, elements, chunk_size=settings.chunk_size)
-        return elements, flat[elements], taylor, found
+        losses = removed(network, a, x, aim, elements, chunk_size=settings.chunk_size)
+        return elements, flat[elements], taylor, losses
 
     packed = (job.x, clean.aim, clean.a, clean.scale, clean.derivatives, keys)
     elements, a, taylor, removal = jax.lax.map(lambda one: image(*one), packed)

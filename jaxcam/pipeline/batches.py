@@ -77,9 +77,9 @@ def size(job: Job) -> int:
     return jax.tree.leaves(job.x)[0].shape[0]
 
 
-def joined(found: Any, job: Job) -> Any:
+def joined(values: Any, job: Job) -> Any:
     """Join the results of all chunks, ``[steps, images, ...]``."""
-    return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:])[: size(job)], found)
+    return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:])[: size(job)], values)
 
 
 def in_chunks(
@@ -95,8 +95,8 @@ def in_chunks(
         whole, shape = _of_images(function, job, sliced, more)
         fit = size(job) * memory.budget() // max(1, needs(whole).bytes)
         if fit >= size(job):
-            found = core.jaxpr_as_fun(whole)(*_images(job, sliced), *more)
-            return jax.tree.unflatten(jax.tree.structure(shape), found)
+            outputs = core.jaxpr_as_fun(whole)(*_images(job, sliced), *more)
+            return jax.tree.unflatten(jax.tree.structure(shape), outputs)
         dealt = repeating(size(job), max(1, fit))
     if len(dealt) == 1:
         return function(job, *more)

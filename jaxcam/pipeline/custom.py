@@ -82,8 +82,8 @@ def _check_indices(call: str, closed: Any) -> None:
             value is not None for value in values
         ):
             with jax.ensure_compile_time_eval():
-                found = [np.asarray(value) for value in run(equation, values)]
-            known.update(zip(equation.outvars, found, strict=True))
+                outputs = [np.asarray(value) for value in run(equation, values)]
+            known.update(zip(equation.outvars, outputs, strict=True))
 
 
 def _concrete(value: Any) -> bool:

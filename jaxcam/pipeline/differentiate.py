@@ -35,11 +35,11 @@ def differentiate(
     arguments = (widen(a), x, aim)
     axis = settings.spread and settings.spread.elements
     traced = trace(score, *arguments, chunk_size=settings.chunk_size, axis=axis)
-    found, more = engine_named(report.engine).derive(traced, *jax.tree.leaves(arguments))
-    return without_dead(found, a), more
+    derivatives, more = engine_named(report.engine).derive(traced, *jax.tree.leaves(arguments))
+    return without_dead(derivatives, a), more
 
 
-def without_dead(found: LogDerivatives, a: Array) -> LogDerivatives:
+def without_dead(derivatives: LogDerivatives, a: Array) -> LogDerivatives:
     """Let a feature map that is zero everywhere weigh nothing.
 
     A norm over such a map (GRN, L2 pooling) has no second derivative there: infinite ones become
@@ -52,14 +52,14 @@ def without_dead(found: LogDerivatives, a: Array) -> LogDerivatives:
             return None
         return jnp.where(dead & ~jnp.isfinite(derivative), 0, derivative)
 
-    return LogDerivatives(*map(settled, found))
+    return LogDerivatives(*map(settled, derivatives))
 
 
-def unit_of_derivatives(method: Gradient, found: LogDerivatives) -> Array:
+def unit_of_derivatives(method: Gradient, derivatives: LogDerivatives) -> Array:
     """Give the unit in which a method's derivatives are carried."""
     # Those of Y hold powers of u1, and need a unit; for those of u it could be the wrong one, since
     # they all grow with u alike.
-    return unit(found) if method.scalar == "Y" else jnp.ones((), found.u1.dtype)
+    return unit(derivatives) if method.scalar == "Y" else jnp.ones((), derivatives.u1.dtype)
 
 
 def compose(target: Target, method: Gradient) -> Callable[..., Derivatives]:

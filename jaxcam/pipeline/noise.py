@@ -99,15 +99,15 @@ def _antithetic(key: Array, n: Array, shape: tuple[int, ...], dtype: np.dtype) -
 def _orthogonal(key: Array, n: Array, shape: tuple[int, ...], dtype: np.dtype) -> Array:
     unit = 2 * DIRECTIONS
     drawn = _independent(key, n // unit, (DIRECTIONS, *shape), dtype)
-    found: list[Array] = []
+    basis: list[Array] = []
     for g in drawn.reshape(DIRECTIONS, -1):
-        if len(found) == g.size:
+        if len(basis) == g.size:
             break  # an input of so few numbers has no more directions
         q = g
-        for other in found:
+        for other in basis:
             q = q - jnp.dot(other, q, precision="highest") * other
-        found.append(q / jnp.linalg.norm(q))
-    directions = jnp.stack([found[j % len(found)] for j in range(DIRECTIONS)])
+        basis.append(q / jnp.linalg.norm(q))
+    directions = jnp.stack([basis[j % len(basis)] for j in range(DIRECTIONS)])
     j = n % unit // 2
     length = jnp.linalg.norm(drawn[j])
     return _sign(n, dtype) * length * directions[j].reshape(shape)

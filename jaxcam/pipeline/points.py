@@ -109,8 +109,8 @@ def log_weight(begun: Begun, n: Array, u: Array) -> Array:
     job, points = begun.job, begun.points
     if isinstance(points, Path):
         _, weights = path.nodes(begun.report.rule, points.num_points)
-        found = jnp.asarray(jnp.log(weights), u.dtype)[jnp.minimum(n, points.num_points - 1)]
+        logarithm = jnp.asarray(jnp.log(weights), u.dtype)[jnp.minimum(n, points.num_points - 1)]
     else:
         weighted = job.target.form.exponentiated and engine_named(begun.report.engine).scaled
-        found = jnp.asarray(job.numbers.temper, u.dtype) * u if weighted else jnp.zeros_like(u)
-    return jnp.where(n < points.num_points, found, -jnp.inf)
+        logarithm = jnp.asarray(job.numbers.temper, u.dtype) * u if weighted else jnp.zeros_like(u)
+    return jnp.where(n < points.num_points, logarithm, -jnp.inf)

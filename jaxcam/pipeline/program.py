@@ -56,7 +56,7 @@ def _in_chunks(job: Job, settings: Settings) -> CAM:
 def _together(job: Job, settings: Settings) -> CAM:
     """Explain images together by a method of either kind, points in a loop over chunks."""
     if isinstance(settings.method, Queries):
-        return queries.explained(job, settings, settings.method)
+        return queries.answer(job, settings, settings.method)
     clean = begin(job, settings)
     if not clean.report.averaged:
         return finish(job, settings, clean, None)
@@ -91,9 +91,9 @@ def begin(job: Job, settings: Settings) -> Clean:
     report = plan(network, a, job.x, aim, method, settings.engine)
 
     def one(a: Array, x: Inputs, aim: Aim) -> tuple[Derivatives, Array, Array]:
-        found, (_, u) = differentiate(network, settings, report, a, x, aim)
-        scale = unit_of_derivatives(method, found)
-        return compose(job.target, method)(found, scale=scale), scale, u
+        log_derivatives, (_, u) = differentiate(network, settings, report, a, x, aim)
+        scale = unit_of_derivatives(method, log_derivatives)
+        return compose(job.target, method)(log_derivatives, scale=scale), scale, u
 
     derivatives, scale, u = each(report)(one)(a, job.x, aim)
     least = jax.vmap(partial(blank.least, a.dtype))(scores)

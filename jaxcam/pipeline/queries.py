@@ -40,7 +40,7 @@ def asked(
     return jax.lax.map(lambda n: outcome(change(value, n)), numbers, batch_size=chunk)
 
 
-def explained(job: Job, settings: Settings, method: Queries) -> CAM:
+def answer(job: Job, settings: Settings, method: Queries) -> CAM:
     """Explain images by the scores of their changes."""
     check_network(job.shared.split(), job.x)
     network = job.network
@@ -64,8 +64,8 @@ def explained(job: Job, settings: Settings, method: Queries) -> CAM:
         else:
             of, value = lambda x: outcome(x, aim, network.features(x)), x
         numbers = jnp.arange(count, dtype=jnp.int32)
-        found = asked(of, method.change, value, numbers, chunk_size=settings.chunk_size)
-        return method.weigh(found, of(value), widen(a))
+        outcomes = asked(of, method.change, value, numbers, chunk_size=settings.chunk_size)
+        return method.weigh(outcomes, of(value), widen(a))
 
     weights, signed = jax.lax.map(lambda packed: image(*packed), (job.x, aim, a))
     if weights is None and not (job.channels is None and job.neurons is None):

@@ -45,12 +45,12 @@ def settled(result: CAM, second_look: Callable[[Array], Array]) -> CAM:
     doubtful = result.diagnostics.doubtful
     if doubtful is None or isinstance(doubtful, Tracer) or not bool(doubtful.any()):
         return result
-    found = second_look(doubtful)
-    if not bool(found.any()):
-        return result._replace(diagnostics=result.diagnostics._replace(doubtful=found))
+    noise = second_look(doubtful)
+    if not bool(noise.any()):
+        return result._replace(diagnostics=result.diagnostics._replace(doubtful=noise))
 
     def without(values: Array) -> Array:
-        return jnp.where(found.reshape(-1, *(1,) * (values.ndim - 1)), 0, values)
+        return jnp.where(noise.reshape(-1, *(1,) * (values.ndim - 1)), 0, values)
 
     d = result.diagnostics
     return result._replace(
@@ -58,9 +58,9 @@ def settled(result: CAM, second_look: Callable[[Array], Array]) -> CAM:
         signed=without(result.signed),
         weights=without(result.weights),
         diagnostics=d._replace(
-            blank=d.blank | found,
-            seen=jnp.where(found, jnp.int32(Seen.ROUNDING), 0 if d.seen is None else d.seen),
-            doubtful=found,
+            blank=d.blank | noise,
+            seen=jnp.where(noise, jnp.int32(Seen.ROUNDING), 0 if d.seen is None else d.seen),
+            doubtful=noise,
         ),
     )
 
@@ -102,8 +102,8 @@ def _looked(job: Job, doubtful: Array, *, settings: Settings) -> Array:
             a = network.features(x)
 
         def derivatives(a: Array) -> Derivatives:
-            found, _ = differentiate(network, settings, clean.report, a, x, aim)
-            return compose(job.target, method)(found, scale=scale)
+            log_derivatives, _ = differentiate(network, settings, clean.report, a, x, aim)
+            return compose(job.target, method)(log_derivatives, scale=scale)
 
         def signed(d: Derivatives) -> Array:
             return method.draw(method.weigh(d, wide, scale)[0], wide, mask)

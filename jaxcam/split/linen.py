@@ -77,7 +77,7 @@ def run(
 
     slot = reduce(lambda tree, key: {key: tree}, reversed(site.path), {_SUBSTITUTE: a})
     positional, named = call_with(x)
-    with _calls(watch), explained(site):
+    with _calls(watch), in_our_words(site):
         output, sown = site.model.apply(
             {**variables, collection: slot}, *positional, mutable=[collection], **named, **kwargs
         )
@@ -106,7 +106,7 @@ def survey(
         if isinstance(tree, Mapping)
     }
     positional, named = call_with(x)
-    with _calls(watch), explained("jaxcam.layers(model, x)"):
+    with _calls(watch), in_our_words("jaxcam.layers(model, x)"):
         model.apply({**variables, **labels}, *positional, **named, **kwargs)
     lifted = [path for path, root in roots.items() if root is not roots[()]]
     if lifted:
@@ -204,7 +204,7 @@ def _check_bridged(wrapper: nn.Module, model: Any) -> None:
 
 
 @contextmanager
-def explained(call: object) -> Iterator[None]:
+def in_our_words(call: object) -> Iterator[None]:
     """Flax's own errors that a caller of this library can do something about, in its words."""
     switch = "Pass the argument of the model that switches it, such as train=False"
     try:

@@ -20,7 +20,7 @@ from jaxcam.arrays.inputs import call_with
 from jaxcam.arrays.outputs import is_array
 from jaxcam.errors import fail
 from jaxcam.split.census import Tape, mark
-from jaxcam.split.linen import explained
+from jaxcam.split.linen import in_our_words
 from jaxcam.split.passes import Seen, visit
 from jaxcam.split.refusals import refuse_name
 from jaxcam.split.site import Adapter, Arguments, Network, Site, divide, join
@@ -79,7 +79,7 @@ def run(
         layer.to_nnx__substitute = Watched(a, ref=False, hijax=False)
     positional, named = call_with(x)
     try:
-        with explained(site):  # of linen modules within, by nnx.bridge
+        with in_our_words(site):  # of linen modules within, by nnx.bridge
             output = model(*positional, **named, **kwargs)
     except errors.TraceContextError:
         fail(

@@ -95,7 +95,7 @@ def run(
         abstract = jax.eval_shape(explain, shared(job.split), like)  # refuses what has no answer
         _begin(crew, plan)
         every, ready = chunks(plan), folder.done(out)
-        found = sum(len(every[number]) for number in ready)
+        before = sum(len(every[number]) for number in ready)
 
         def told() -> None:
             if crew.process == 0:
@@ -120,14 +120,14 @@ def run(
             folder.assemble(out, plan, rows.COLUMNS, abstract.map.shape[1:])
         else:
             crew.wait(lambda: folder.complete(out))
-        return _ended(crew, plan, found, abstract.diagnostics.report)
+        return _ended(crew, plan, before, abstract.diagnostics.report)
 
 
-def _ended(crew: Crew, plan: Plan, found: int, report: Report | None) -> Summary:
+def _ended(crew: Crew, plan: Plan, before: int, report: Report | None) -> Summary:
     if crew.process == 0:
         folder.remove_parts(crew.out)
     failed = sum(bool(row["error"]) for row in folder.read_table(crew.out))
-    return Summary(len(plan.images), failed, found, crew.process, crew.processes, report)
+    return Summary(len(plan.images), failed, before, crew.process, crew.processes, report)
 
 
 def _begin(crew: Crew, plan: Plan) -> None:
@@ -185,17 +185,17 @@ def _batch(images: list[Loaded], size: int, job: Job) -> NDArray[Any]:
 
 
 def _landed(
-    plan: Plan, job: Job, chunk: _Chunk, images: list[Loaded], found: CAM
+    plan: Plan, job: Job, chunk: _Chunk, images: list[Loaded], result: CAM
 ) -> tuple[_Chunk, folder.Part]:
     """Fetch a chunk from its device, and word it."""
-    found = jax.device_get(found)
-    table, maps = [], np.full((len(images), *found.map.shape[1:]), np.nan, np.float32)
+    result = jax.device_get(result)
+    table, maps = [], np.full((len(images), *result.map.shape[1:]), np.nan, np.float32)
     for row, (number, loaded) in enumerate(zip(chunk.images, images, strict=True)):
         name = plan.images[number][0]
         if loaded.image is None:
             table.append(rows.unread(name, loaded.error))
             continue
-        one = jax.tree.map(lambda values, row=row: values[row], found)
+        one = jax.tree.map(lambda values, row=row: values[row], result)
         table.append(rows.row(name, one, job.names))
         if one.diagnostics.finite:
             maps[row] = one.map

@@ -53,11 +53,11 @@ def encoded(plan: Plan) -> bytes:
 def decoded(content: bytes, name: str) -> Plan:
     """Read a plan, or refuse what is none of this version's."""
     try:
-        found = json.loads(content)
-        if found["format"] != FORMAT:
-            raise ValueError(f"format {found['format']}")
-        images = tuple((image, size) for image, size in found["images"])
-        return Plan(found["settings"], found["versions"], found["batch"], images)
+        plan = json.loads(content)
+        if plan["format"] != FORMAT:
+            raise ValueError(f"format {plan['format']}")
+        images = tuple((image, size) for image, size in plan["images"])
+        return Plan(plan["settings"], plan["versions"], plan["batch"], images)
     except (ValueError, KeyError, TypeError) as error:
         remedy = "Choose another folder."
         raise JaxcamError(

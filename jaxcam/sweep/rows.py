@@ -20,20 +20,20 @@ where there is nothing to say.
 NOT_FINITE = "the map is not finite: are the network's scores? at poles='raw', use 'bounded'"
 
 
-def row(name: str, found: CAM, names: Sequence[str]) -> list[str]:
+def row(name: str, result: CAM, names: Sequence[str]) -> list[str]:
     """Word the result of one image, which has no batch axis and is on the host."""
-    diagnostics, index = found.diagnostics, int(found.target)
+    diagnostics, index = result.diagnostics, int(result.target)
     if not diagnostics.finite:
         return unread(name, NOT_FINITE)
-    scores = found.scores.astype(np.float64)
+    scores = result.scores.astype(np.float64)
     shares = np.exp(scores - scores.max())
     poles = diagnostics.poles._asdict() if diagnostics.poles is not None else {}
-    error, top = diagnostics.standard_error, found.map.max()
+    error, top = diagnostics.standard_error, result.map.max()
     cells: dict[str, Any] = {
         "image": name,
         "class": index,
         "label": names[index],
-        "score": found.scores[index],
+        "score": result.scores[index],
         "probability": np.float32(shares[index] / shares.sum()),
         "engine": diagnostics.report.engine,
         "exact": bool(diagnostics.report.exact),

@@ -142,8 +142,8 @@ def class_names_of(call: str, config: Mapping[str, Any], classes: int) -> tuple[
         return None
     if isinstance(labels, Mapping):
         labels = [labels.get(str(index)) for index in range(len(labels))]
-    found = tuple(label for label in labels if isinstance(label, str))
-    if len(found) != classes or len(labels) != classes:
+    names = tuple(label for label in labels if isinstance(label, str))
+    if len(names) != classes or len(labels) != classes:
         fail(
             call,
             needs=f"a name for each of the {classes} classes in config.json",
@@ -151,7 +151,7 @@ def class_names_of(call: str, config: Mapping[str, Any], classes: int) -> tuple[
             remedy="Correct config.json, or move it away.",
         )
     placeholders = tuple(f"LABEL_{index}" for index in range(classes))
-    return None if found == placeholders else found
+    return None if names == placeholders else names
 
 
 def _size(size: tuple[int, int], resize: int | tuple[int, int]) -> tuple[int, int]:

@@ -83,16 +83,16 @@ def describe(name: str, weights: str | Path, *, part: str | None = None) -> Desc
     _check_settings(call, architecture, checkpoint)
     contents = checkpoint.contents
     whole, nearest = _parts(name, within(call, contents.tensors, part))
-    found = choose(call, whole, part) or nearest
-    classes = _classes(architecture, found.tensors)
+    chosen = choose(call, whole, part) or nearest
+    classes = _classes(architecture, chosen.tensors)
     wanted = _wanted(name, classes)
-    fit = best_fit(wanted, found.tensors)
-    others = beside(contents, {found.path + own for own in found.tensors}, found.path)
+    fit = best_fit(wanted, chosen.tensors)
+    others = beside(contents, {chosen.path + own for own in chosen.tensors}, chosen.path)
     if fit.mismatches:
-        _refuse(call, name, fit, checkpoint, found, others)
-    check_types(call, wanted[fit.naming], found.tensors)
-    arrays = contents.read([found.path + own for own in wanted[fit.naming]])
-    tensors = {own.removeprefix(found.path): array for own, array in arrays.items()}
+        _refuse(call, name, fit, checkpoint, chosen, others)
+    check_types(call, wanted[fit.naming], chosen.tensors)
+    arrays = contents.read([chosen.path + own for own in wanted[fit.naming]])
+    tensors = {own.removeprefix(chosen.path): array for own, array in arrays.items()}
     naming = fit.naming if fit.naming in architecture.constants else ""
     rules = architecture.namings[fit.naming]
 
@@ -104,7 +104,7 @@ def describe(name: str, weights: str | Path, *, part: str | None = None) -> Desc
     files = tuple(f"{passed} (a file)" for passed in checkpoint.passed)
     card = Card(
         name, checkpoint.origin, fit.naming, preprocessing, source, classes, names,
-        checkpoint.digest, architecture.tokens, architecture.layer, found.name, others + files,
+        checkpoint.digest, architecture.tokens, architecture.layer, chosen.name, others + files,
     )  # fmt: skip
     return Described(card, model)
 
@@ -123,24 +123,24 @@ def inspect(name: str, ask: Callable[[Any, jax.ShapeDtypeStruct], Any]) -> Any:
     how = find(f"zoo.inspect({name!r})", name).preprocessing
     x = jax.ShapeDtypeStruct((1, *input_size(how), 3), np.float32)
     graph, state = nnx.split(_abstract(name, 1000, ""))
-    found = []
+    outputs = []
 
     def run(state: Any) -> None:
-        found.append(ask(nnx.merge(graph, state), x))
+        outputs.append(ask(nnx.merge(graph, state), x))
 
     jax.eval_shape(run, state)
-    return found[0]
+    return outputs[0]
 
 
 def _parts(name: str, tensors: Mapping[str, Entry]) -> tuple[list[Part], Part]:
     """The parts that hold the whole network, maybe with more, and the one that comes nearest."""
     architecture = ARCHITECTURES[name]
     wanted = _wanted(name, _classes(architecture, tensors))
-    found = shares(tensors, [own.keys() for own in wanted.values()])
-    named = [path for path, share in found.items() if share == 1]
+    share_of = shares(tensors, [own.keys() for own in wanted.values()])
+    named = [path for path, share in share_of.items() if share == 1]
     whole = [part for path in named if _is_whole(name, part := cut(tensors, path, named))]
-    near = max(found, key=lambda path: (found[path], -len(path)), default="")
-    return whole, cut(tensors, near if found.get(near, 0) >= NEAR else "", named)
+    near = max(share_of, key=lambda path: (share_of[path], -len(path)), default="")
+    return whole, cut(tensors, near if share_of.get(near, 0) >= NEAR else "", named)
 
 
 def _is_whole(name: str, part: Part) -> bool:
@@ -154,8 +154,8 @@ def _classes(architecture: Architecture, tensors: Mapping[str, Entry]) -> int:
     ends = tuple(f".{head}" for head in heads)
     names = [head for head in heads if head in tensors]
     names += [name for name in tensors if name.endswith(ends)]
-    found = (tensors[name].shape for name in names)
-    return next((shape[0] for shape in found if shape and shape[0]), 1000)
+    shapes = (tensors[name].shape for name in names)
+    return next((shape[0] for shape in shapes if shape and shape[0]), 1000)
 
 
 class _Still(nnx.RngStream):

@@ -28,7 +28,7 @@ def run(asked: Namespace) -> Facts:
     (approximate,) = answer(question, asked.against, "approximate")
     pair = {"exact": exact, "approximate": approximate}
     facts = report.setting(asked, question) | report.about(question, exact) | {
-        "maps": {name: report.findings(found) for name, found in pair.items()},
+        "maps": {name: report.findings(answered) for name, answered in pair.items()},
         "difference": difference(exact.cam.map, approximate.cam.map),
         "removal": None,
     }  # fmt: skip
@@ -68,8 +68,8 @@ def _remove(question: Question, exact: Answer, facts: Facts) -> figures.Removal:
         asked = question._replace(method=taylor_cam(order=order))
         (orders[name],) = answer(asked, "auto", f"{name} order")
     facts["removal"] = report.removals(true, orders, exact)
-    for found in facts["maps"].values():
-        alike = difference(true.map, found["map"])["correlation"]
-        found["correlation_with_removal"] = alike
-    maps = (found.cam.map for found in orders.values())
+    for map_facts in facts["maps"].values():
+        alike = difference(true.map, map_facts["map"])["correlation"]
+        map_facts["correlation_with_removal"] = alike
+    maps = (map_facts.cam.map for map_facts in orders.values())
     return figures.Removal(true.map, *maps, caption="")

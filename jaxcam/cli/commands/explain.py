@@ -30,21 +30,21 @@ def run(asked: Namespace) -> Facts:
         remedy = "Give them different names."
         fail("--overlay", needs="another file than --out", got=asked.out, remedy=remedy)
     question = ask(asked)
-    found = answer(question, asked.engine, "explaining")
-    each = [report.about(question, one) | report.findings(one) for one in found]
+    answers = answer(question, asked.engine, "explaining")
+    each = [report.about(question, one) | report.findings(one) for one in answers]
     alone = asked.top is None and len(each) == 1
     facts = report.setting(asked, question) | (each[0] if alone else {"explanations": each})
     facts = report.plain(facts | written(places))
     draw = _one if alone else _rows
-    saves: list[Callable[[Path], None]] = [partial(figures.save, draw(found, facts))]
+    saves: list[Callable[[Path], None]] = [partial(figures.save, draw(answers, facts))]
     if asked.overlay is not None:
-        saves.append(partial(_save_overlay, found[0]))
+        saves.append(partial(_save_overlay, answers[0]))
     output.write(dict(zip(places, saves, strict=True)))
     return facts
 
 
-def _one(found: list[Answer], facts: Facts) -> Any:
-    (one,) = found
+def _one(answers: list[Answer], facts: Facts) -> Any:
+    (one,) = answers
     return figures.explain_figure(
         shown(one.picture),
         one.cam.map,
@@ -57,7 +57,7 @@ def _one(found: list[Answer], facts: Facts) -> Any:
     )
 
 
-def _rows(found: list[Answer], facts: Facts) -> Any:
+def _rows(answers: list[Answer], facts: Facts) -> Any:
     rows = [
         figures.Row(
             shown(one.picture),
@@ -67,7 +67,7 @@ def _rows(found: list[Answer], facts: Facts) -> Any:
             captions.row_lines(facts, about),
             one.boxes,
         )
-        for one, about in zip(found, facts["explanations"], strict=True)
+        for one, about in zip(answers, facts["explanations"], strict=True)
     ]
     return figures.rows_figure(
         rows,

@@ -16,8 +16,8 @@ Facts = dict[str, Any]
 
 def run(asked: Namespace) -> Facts:
     """List the layers of a network."""
-    found = models.inspect(asked, layers)
-    rows = [{"name": name, "shape": a.shape[1:], "dtype": a.dtype} for name, a in found.items()]
+    outputs = models.inspect(asked, layers)
+    rows = [{"name": name, "shape": a.shape[1:], "dtype": a.dtype} for name, a in outputs.items()]
     if asked.costs is not None:
         rows = _with_costs(asked, _chosen(rows, asked.costs))
     about = {"command": asked.command, "model": asked.model, "layers": rows}
@@ -55,11 +55,11 @@ def _with_costs(asked: Namespace, rows: list[Facts]) -> list[Facts]:
     return [row | _cost(costs[row["name"]]) for row in rows]
 
 
-def _cost(found: LayerCost) -> Facts:
+def _cost(cost: LayerCost) -> Facts:
     return {
-        "map": found.shape[1:-1],
-        "engine": found.engine,
-        "operations": found.operations,
-        "passes": found.passes,
-        "words": found.words,
+        "map": cost.shape[1:-1],
+        "engine": cost.engine,
+        "operations": cost.operations,
+        "passes": cost.passes,
+        "words": cost.words,
     }

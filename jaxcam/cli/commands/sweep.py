@@ -33,13 +33,13 @@ NOT_SETTINGS = (
 def run(asked: Namespace) -> dict[str, Any]:
     """Run a sweep, or go on with one, and say how it ended."""
     began = time.perf_counter()
-    found = find(asked.images)
+    pictures = find(asked.images)
     model = models.find(asked)
     asked.layer = asked.layer or layer_of(asked, model)
     target = target_of(asked, model)
     settings = report.plain(_settings(asked, model, target))
     cut: list[Cut] = []
-    planned = make_plan(found.paths, settings, batch=asked.batch)
+    planned = make_plan(pictures.paths, settings, batch=asked.batch)
     try:
         with progress.counted("sweep", "images") as show:
             ended = sweeping.run(
@@ -48,10 +48,10 @@ def run(asked: Namespace) -> dict[str, Any]:
             )  # fmt: skip
     except KeyboardInterrupt:
         raise KeyboardInterrupt("what was written stays, and --resume goes on with it") from None
-    _warn(ended, found.twice, asked.out)
+    _warn(ended, pictures.twice, asked.out)
     return report.plain(
         _about(asked, model, settings, cut)
-        | _ended(ended, found.twice, cut)
+        | _ended(ended, pictures.twice, cut)
         | {"maps": asked.out / folder.MAPS, "table": asked.out / folder.TABLE}
         | {"seconds": time.perf_counter() - began, **report.environment()}
     )

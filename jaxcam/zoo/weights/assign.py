@@ -51,7 +51,7 @@ class Fit(NamedTuple):
 
 def slots(model: nnx.Module, rules: Rules) -> dict[str, Slot]:
     """Every variable that a checkpoint holds, by its name there; the model may be abstract."""
-    found = {}
+    slots_ = {}
     for path, variable in nnx.to_flat_state(_weights(model)):
         *layer, last = map(str, path)
         shape, axes = _layout(last, tuple(variable.shape))
@@ -59,8 +59,8 @@ def slots(model: nnx.Module, rules: Rules) -> dict[str, Slot]:
         theirs = _alternatives(rename(name, rules))
         rows = shape[:1] if len(theirs) == 1 else (shape[0] // len(theirs),)
         for part, own in enumerate(theirs):
-            found[own] = Slot(path, rows + shape[1:], axes, part)
-    return found
+            slots_[own] = Slot(path, rows + shape[1:], axes, part)
+    return slots_
 
 
 def rename(name: str, rules: Rules) -> str:
@@ -99,8 +99,8 @@ def covers(wanted: Mapping[str, Slot], tensors: Mapping[str, Entry]) -> bool:
 
 def best_fit(wanted: Mapping[str, Mapping[str, Slot]], tensors: Mapping[str, Entry]) -> Fit:
     """The collection whose names go best with those in the file; ``wanted`` by collections."""
-    found = (compare(slots_, tensors, naming) for naming, slots_ in wanted.items())
-    return min(found, key=lambda fit: fit.mismatches)
+    fits = (compare(slots_, tensors, naming) for naming, slots_ in wanted.items())
+    return min(fits, key=lambda fit: fit.mismatches)
 
 
 def filled(

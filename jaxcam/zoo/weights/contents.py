@@ -35,8 +35,8 @@ def together(several: Sequence[Contents]) -> Contents:
 
     def read(names: Iterable[str]) -> dict[str, np.ndarray]:
         names = list(names)
-        found = [file.read([n for n in names if n in file.tensors]) for file in several]
-        return {name: array for arrays in found for name, array in arrays.items()}
+        parts = [file.read([n for n in names if n in file.tensors]) for file in several]
+        return {name: array for arrays in parts for name, array in arrays.items()}
 
     return Contents(
         {name: entry for file in several for name, entry in file.tensors.items()},

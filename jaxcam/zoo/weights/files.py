@@ -148,8 +148,8 @@ def _from_hub(call: str, name: str) -> Path:
 
 def _in_folder(call: str, folder: Path) -> list[Path]:
     """The checkpoints in a folder, the one to read first."""
-    if found := [folder / name for name in _NAMES if (folder / name).is_file()]:
-        return found
+    if files := [folder / name for name in _NAMES if (folder / name).is_file()]:
+        return files
     known = [name for name in _NAMES if not name.endswith(_INDEX)]
     fail(
         call,

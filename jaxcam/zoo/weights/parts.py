@@ -51,18 +51,18 @@ def shares(names: Iterable[str], wanted: Iterable[Collection[str]]) -> dict[str,
 def cut(tensors: Mapping[str, Entry], path: str, others: Iterable[str] = ()) -> Part:
     """The part behind a path, without those that other networks have within it."""
     inner = tuple(other for other in others if other.startswith(path) and other != path)
-    found = {
+    own = {
         name[len(path) :]: entry
         for name, entry in tensors.items()
         if name.startswith(path) and not name.startswith(inner)
     }
-    return Part(path, found)
+    return Part(path, own)
 
 
 def within(call: str, tensors: Mapping[str, Entry], asked: str | None) -> Mapping[str, Entry]:
     """The tensors, by their whole names, of the part that is asked for; all where none is."""
-    found = {name: entry for name, entry in tensors.items() if name.startswith(_path(asked))}
-    if asked and not found:
+    inside = {name: entry for name, entry in tensors.items() if name.startswith(_path(asked))}
+    if asked and not inside:
         there = dict.fromkeys(name.split(".")[0] for name in tensors)
         fail(
             call,
@@ -70,22 +70,22 @@ def within(call: str, tensors: Mapping[str, Entry], asked: str | None) -> Mappin
             got=f"{asked!r}, which no tensor's name begins with",
             remedy=f"They begin with {listed(tuple(there))}.",
         )
-    return found
+    return inside
 
 
 def choose(call: str, whole: Sequence[Part], asked: str | None) -> Part | None:
     """The one part that holds a whole network, or the one of just the name that is asked for."""
     exact = [part for part in whole if asked is not None and part.path == _path(asked)]
-    found = exact or whole
-    if len(found) > 1:
-        names = tuple(repr(part.name) for part in found)
+    candidates = exact or whole
+    if len(candidates) > 1:
+        names = tuple(repr(part.name) for part in candidates)
         fail(
             call,
             needs="one set of the network's tensors",
-            got=f"{len(found)} in the checkpoint: {listed(names)}",
+            got=f"{len(candidates)} in the checkpoint: {listed(names)}",
             remedy=f"Choose by part={names[0]} or part={names[1]}; on the command line by --part.",
         )
-    return found[0] if found else None
+    return candidates[0] if candidates else None
 
 
 def _path(name: str | None) -> str:

@@ -93,9 +93,9 @@ def read_stream(call: str, path: Path) -> Contents:
         with path.open("rb") as file:
             for _ in ("magic number", "version", "system"):
                 run(file, size)
-            found = run(file, size)
-            contents = _contents(call, found, content)
-            places.update(_places(file, run(file, size).content, found.storages, size))
+            unpickled = run(file, size)
+            contents = _contents(call, unpickled, content)
+            places.update(_places(file, run(file, size).content, unpickled.storages, size))
         return contents
 
     return _guarded(call, read)
@@ -126,32 +126,32 @@ def _exactly(file: BinaryIO, at: int, count: int) -> bytes:
 
 
 def _contents(
-    call: str, found: Unpickled, content: Callable[[Iterable[Storage]], dict[Storage, bytes]]
+    call: str, unpickled: Unpickled, content: Callable[[Iterable[Storage]], dict[Storage, bytes]]
 ) -> Contents:
-    tensors, others = leaves(found.content)
+    tensors, others = leaves(unpickled.content)
     tensors.pop("", None)  # alone, and so without a name
     if not tensors:
-        _refuse(call, found, others)
+        _refuse(call, unpickled, others)
 
     def arrays(names: Iterable[str]) -> dict[str, np.ndarray]:
         chosen = {name: tensors[name] for name in names}
         return _guarded(call, lambda: _arrays(chosen, content))
 
     entries = {name: Entry(tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-    return Contents(entries, others, found.code, arrays)
+    return Contents(entries, others, unpickled.code, arrays)
 
 
-def _refuse(call: str, found: Unpickled, others: Mapping[str, str]) -> None:
+def _refuse(call: str, unpickled: Unpickled, others: Mapping[str, str]) -> None:
     """Say what there is in place of tensors with names."""
-    content = found.content
+    content = unpickled.content
     held = listed(tuple(f"{name} ({what})" if what else name for name, what in others.items()))
     got = f"a {type(content).__name__} with something else in it{held and f': {held}'}"
     if isinstance(content, Tensor):
         got = "a tensor without a name"
     elif isinstance(content, Unread):
         got = f"what {content.origin} would make"
-    if found.code:
-        got = f"{got}; it asks for {listed(found.code)} to be run, which was not done"
+    if unpickled.code:
+        got = f"{got}; it asks for {listed(unpickled.code)} to be run, which was not done"
     fail(
         call,
         needs="a dictionary of tensors, as model.state_dict() is",
