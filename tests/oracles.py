@@ -325,3 +325,41 @@ def rectified_gradient(
         opens = {"gradient": z > 0, "deconvolution": p > 0, "guided": (z > 0) & (p > 0)}[rule]
         p = (p * opens) @ w.T
     return p
+
+
+def centred(values: np.ndarray) -> np.ndarray:
+    """Give each feature map less its mean, one row for each position."""
+    rows = np.asarray(values, np.float64).reshape(-1, values.shape[-1])
+    return rows - rows.mean(axis=0)
+
+
+def principal(values: np.ndarray) -> np.ndarray:
+    """Project positions on their first right singular vector, along with the mean of the maps."""
+    rows = centred(values)
+    image = rows @ np.linalg.svd(rows)[2][0]
+    return (image * np.sign(image @ rows.mean(axis=1))).reshape(values.shape[:-1])
+
+
+def kernel_principal(
+    a: np.ndarray, kernel: Callable[[np.ndarray, np.ndarray], float]
+) -> np.ndarray:
+    """The first kernel component, entry by entry of the kernel."""
+    rows = centred(a)
+    n = len(rows)
+    table = np.array([[kernel(p, q) for q in rows] for p in rows])
+    off = np.eye(n) - np.ones((n, n)) / n
+    sizes, vectors = np.linalg.eigh(off @ table @ off)
+    image = np.sqrt(sizes[-1]) * vectors[:, -1]
+    return (image * np.sign(image @ rows.mean(axis=1))).reshape(a.shape[:-1])
+
+
+def fem(a: np.ndarray, deviations: float) -> np.ndarray:
+    """``sum_k w_k A^k``, the weight counted position by position."""
+    out = np.zeros(a.shape[:-1])
+    for k in range(a.shape[-1]):
+        values = a[..., k].ravel()
+        mean = sum(values) / len(values)
+        spread = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
+        count = sum(value > mean + deviations * spread for value in values)
+        out += count / len(values) * a[..., k]
+    return out

@@ -12,6 +12,7 @@ from jax.extend import core
 
 from jaxcam.contracts import Engine, Proof, Traced
 from jaxcam.derivatives.engines import (
+    absent,
     adjoint,
     affine,
     directional,
@@ -117,11 +118,13 @@ def explain_engine(log_score: LogScore, a: Any) -> Decision:
 def choose(name: str, traced: Traced, *, order: int = 3) -> Choice:
     """Find the engine for a score: ``auto`` falls through, a name proves its condition or raises.
 
-    ``order`` is the highest derivative that the caller needs; a first derivative is one gradient
-    whichever engine was asked for.
+    ``order`` is the highest derivative that the caller needs, 0 for none; a first derivative is one
+    gradient whichever engine was asked for.
     """
     if name not in NAMES:
         _unknown(name)
+    if order == 0:
+        return _choice(_considered(absent.ENGINE, absent.ENGINE.name, traced)) or _cheapest(traced)
     if order == 1:  # one gradient, if there is a reverse derivative at all
         one = _choice(_considered(gradient.ENGINE, gradient.ENGINE.name, traced))
         return one or _cheapest(traced)
@@ -212,7 +215,7 @@ def _best(candidates: Sequence[Candidate]) -> Candidate | None:
 
 def engine_named(name: str) -> Engine:
     """Look an engine up by the name that a report carries."""
-    engines = (*ENGINES, gradient.ENGINE)
+    engines = (*ENGINES, gradient.ENGINE, absent.ENGINE)
     return next(engine for engine in engines if name in (engine.name, *engine.forms))
 
 

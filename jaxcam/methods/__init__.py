@@ -1,16 +1,21 @@
 """Methods, one file each, a row each in the catalogue; and what they are averaged over.
 
-Weights from derivatives at a layer: grad_cam, grad_cam_plus, grad_cam_pp, xgrad_cam, hires_cam,
-grad_cam_elementwise, layer_cam, taylor_cam. At the input: sensitivity_map, gradient_x_input,
-smooth_grad, smooth_grad_squared, var_grad, guided_backprop, deconvolution, class_gradient; at both:
+Weights from derivatives at a layer: cam, grad_cam, grad_cam_plus, grad_cam_pp, xgrad_cam,
+hires_cam, grad_cam_elementwise, layer_cam, eigen_grad_cam, taylor_cam; from activations alone:
+eigen_cam, kpca_cam, fem. At the input: sensitivity_map, gradient_x_input, smooth_grad,
+smooth_grad_squared, var_grad, guided_backprop, deconvolution, class_gradient; at both:
 guided_grad_cam. From queries: recipro_cam. Wrappers: smooth, integrate. peers: as others compute
 them.
 """
 
 from jaxcam.methods import peers
+from jaxcam.methods.cam import cam
 from jaxcam.methods.catalogue import make, names
 from jaxcam.methods.class_gradient import class_gradient
 from jaxcam.methods.deconvolution import deconvolution
+from jaxcam.methods.eigen_cam import eigen_cam
+from jaxcam.methods.eigen_grad_cam import eigen_grad_cam
+from jaxcam.methods.fem import fem
 from jaxcam.methods.grad_cam import grad_cam
 from jaxcam.methods.grad_cam_elementwise import grad_cam_elementwise
 from jaxcam.methods.grad_cam_plus import grad_cam_plus
@@ -19,6 +24,7 @@ from jaxcam.methods.gradient_x_input import gradient_x_input
 from jaxcam.methods.guided_backprop import guided_backprop
 from jaxcam.methods.guided_grad_cam import guided_grad_cam
 from jaxcam.methods.hires_cam import hires_cam
+from jaxcam.methods.kpca_cam import kpca_cam
 from jaxcam.methods.layer_cam import layer_cam
 from jaxcam.methods.recipro_cam import recipro_cam
 from jaxcam.methods.sensitivity_map import sensitivity_map
@@ -29,8 +35,12 @@ from jaxcam.methods.var_grad import var_grad
 from jaxcam.methods.xgrad_cam import xgrad_cam
 
 __all__ = [
+    "cam",
     "class_gradient",
     "deconvolution",
+    "eigen_cam",
+    "eigen_grad_cam",
+    "fem",
     "grad_cam",
     "grad_cam_elementwise",
     "grad_cam_plus",
@@ -39,6 +49,7 @@ __all__ = [
     "guided_backprop",
     "guided_grad_cam",
     "hires_cam",
+    "kpca_cam",
     "layer_cam",
     "make",
     "names",

@@ -10,6 +10,10 @@ def averaged(call: str, method: Method, points: Points) -> Gradient:
         got = getattr(method, "name", None) or type(method).__name__
         remedy = "For example jaxcam.methods.grad_cam()."
         fail(call, needs="a method that weighs derivatives", got=got, remedy=remedy)
+    if method.order == 0:
+        got = f"{method.name}, which takes none"
+        remedy = "There is nothing to average. For example jaxcam.methods.grad_cam()."
+        fail(call, needs="a method that weighs derivatives", got=got, remedy=remedy)
     if method.points is not None:
         fail(
             call,

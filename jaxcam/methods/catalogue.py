@@ -12,8 +12,12 @@ from typing import Any, Literal, NamedTuple
 
 from jaxcam.contracts import Method
 from jaxcam.errors import fail
+from jaxcam.methods.cam import cam
 from jaxcam.methods.class_gradient import class_gradient
 from jaxcam.methods.deconvolution import deconvolution
+from jaxcam.methods.eigen_cam import eigen_cam
+from jaxcam.methods.eigen_grad_cam import eigen_grad_cam
+from jaxcam.methods.fem import fem
 from jaxcam.methods.grad_cam import grad_cam
 from jaxcam.methods.grad_cam_elementwise import grad_cam_elementwise
 from jaxcam.methods.grad_cam_plus import grad_cam_plus
@@ -23,6 +27,7 @@ from jaxcam.methods.guided_backprop import guided_backprop
 from jaxcam.methods.guided_grad_cam import guided_grad_cam
 from jaxcam.methods.hires_cam import hires_cam
 from jaxcam.methods.integrate import integrate
+from jaxcam.methods.kpca_cam import kpca_cam
 from jaxcam.methods.layer_cam import layer_cam
 from jaxcam.methods.recipro_cam import recipro_cam
 from jaxcam.methods.sensitivity_map import sensitivity_map
@@ -83,6 +88,7 @@ ROWS = (
         "grad_cam_pp", "Grad-CAM++", (grad_cam_pp,), "layer", "1 F + derivatives",
         "arXiv 1710.11063",
     ),
+    Row("cam", "CAM", (cam,), "layer", "1 F + 1 B", "arXiv 1512.04150"),
     Row("grad_cam", "Grad-CAM", (grad_cam,), "layer", "1 F + 1 B", "arXiv 1610.02391"),
     Row(
         "grad_cam_plus", "Grad-CAM with positive gradients", (grad_cam_plus,), "layer", "1 F + 1 B",
@@ -102,6 +108,13 @@ ROWS = (
         "grad_cam_elementwise", "GradCAMElementWise", (grad_cam_elementwise,), "layer", "1 F + 1 B",
         "pytorch-grad-cam",
     ),
+    Row("eigen_cam", "Eigen-CAM", (eigen_cam,), "layer", "1 F", "arXiv 2008.00299"),
+    Row(
+        "eigen_grad_cam", "EigenGradCAM", (eigen_grad_cam,), "layer", "1 F + 1 B",
+        "pytorch-grad-cam",
+    ),
+    Row("kpca_cam", "KPCA-CAM", (kpca_cam,), "layer", "1 F", "arXiv 2410.00267"),
+    Row("fem", "FEM", (fem,), "layer", "1 F", "Fuad et al., IPTA 2020"),
     Row("taylor_cam", "Taylor-CAM", (taylor_cam,), "layer", "1 F + derivatives", "jaxcam"),
     Row("recipro_cam", "Recipro-CAM", (recipro_cam,), "layer", "1 F + HW h", "arXiv 2209.14074"),
     Row(

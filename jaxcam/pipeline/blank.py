@@ -19,7 +19,8 @@ class Seen(IntFlag):
     NOT_FINITE, POSITIVE, NEGATIVE: the sum of weighted activations at a position. MOVES: a
     derivative is not zero; ACTIVE: nor an activation; WEIGHS: nor a weight; PRODUCT: nor a weight
     and its activation. RISES: a first derivative is positive, anywhere in the layer. ROUNDING: what
-    was found was rounding alone, and is set to zero. ASKED: the map is one of `Queries`.
+    was found was rounding alone, and is set to zero. ASKED: the map is one of `Queries`. ALONE: it
+    is one of activations alone.
     """
 
     NOT_FINITE = 1
@@ -32,6 +33,7 @@ class Seen(IntFlag):
     RISES = 128
     ROUNDING = 256
     ASKED = 512
+    ALONE = 1024
 
 
 def seen(d: Derivatives, a: Array, weights: Array, signed: Array, mask: Array) -> Array:
@@ -119,6 +121,10 @@ UNANSWERED = (
     "no change that was made counts for what is explained: its score stays as it is, or falls by "
     "none of them"
 )
+LEVEL = (
+    "nothing stands out among the activations of {where}, of which alone this map is made: they "
+    "are the same at every position, or of too few"
+)
 APART = "in {where} what has a weight is not active, and what is active has no weight"
 CANCELLED = (
     "the weighted activations of {where} add up to exactly zero at every position: they cancel, or "
@@ -134,6 +140,7 @@ def why(seen: Seen, *, subset: bool) -> str:
         NEGATIVE: Seen.NEGATIVE in seen,
         UNANSWERED: Seen.ASKED in seen,
         INACTIVE: Seen.ACTIVE not in seen,
+        LEVEL: Seen.ALONE in seen,
         UNMOVED: not seen & (Seen.MOVES | Seen.WEIGHS),
         UNWEIGHTED: Seen.WEIGHS not in seen and Seen.RISES in seen,
         AGAINST: Seen.WEIGHS not in seen,

@@ -15,7 +15,7 @@ from jaxcam.arrays.precision import widen
 from jaxcam.contracts import Gradient, Path, Smoothing, Traced
 from jaxcam.derivatives.auto import Choice, choose
 from jaxcam.derivatives.proof import Structure, analyse
-from jaxcam.derivatives.reasons import has_kinks
+from jaxcam.derivatives.reasons import first_nonlinear, has_kinks
 from jaxcam.derivatives.traced import trace
 from jaxcam.errors import fail
 from jaxcam.jaxprs.dependence import Dependence
@@ -47,7 +47,7 @@ def plan(network: Network, a: Array, x: Inputs, aim: Aim, method: Gradient, engi
     traced = traced_score(network, a, x, aim)
     structure = traced.once(analyse)
     choice = choose(engine, traced, order=method.order)
-    _check_question(structure, choice, network.target, method)
+    _check_question(traced, structure, choice, network.target, method)
     still = _is_still(structure, method)
     averaged = method.points is not None and not still
     return Report(
@@ -119,9 +119,32 @@ def refuse_unconnected(call: str, level: Dependence) -> NoReturn:
     )
 
 
-def _check_question(structure: Structure, choice: Choice, target: Target, method: Gradient) -> None:
+def _refuse_more_than_pooling(method: Gradient, traced: Traced, structure: Structure) -> NoReturn:
+    """Say what lies behind the layer beside global average pooling and one dense layer."""
+    if structure.gradient is Dependence.NONE:
+        got = "a gradient that is not proved to be the same at every position"
+    elif structure.gradient is Dependence.FLAT:
+        got = "one that is linear only piece by piece: a ReLU or a maximum lies behind the layer"
+    elif structure.pooled:
+        got = f"more behind the pooling than that: {first_nonlinear(traced.closed)}"
+    else:
+        got = f"a score that bends with the activations: {first_nonlinear(traced.closed)}"
+    fail(
+        method.name,
+        needs="a score that is one dense layer behind global average pooling",
+        got=got,
+        remedy="Explain the last layer before the pooling, with jaxcam.targets.exp_logit, or take "
+        "grad_cam or hires_cam, which are the same map there and defined at every layer.",
+    )
+
+
+def _check_question(
+    traced: Traced, structure: Structure, choice: Choice, target: Target, method: Gradient
+) -> None:
     if structure.score is not Dependence.VARYING:
         refuse_unconnected(method.name, structure.score)
+    if method.linear and not (structure.pooled and structure.gradient is Dependence.NONE):
+        _refuse_more_than_pooling(method, traced, structure)
     if target.form.exponentiated or not _has_alpha(method):
         return
     flat = structure.gradient is not Dependence.VARYING

@@ -111,6 +111,8 @@ def finish(job: Job, settings: Settings, clean: Clean, average: Average | None) 
     weights, poles = jax.vmap(method.weigh)(d, a, clean.scale)
     signed = jax.vmap(method.draw)(weights, a, mask)
     seen = jax.vmap(blank.seen)(d, a, weights, signed, mask)
+    if method.order == 0:
+        seen = seen | jnp.int32(Seen.ALONE)
     finite, positive, real = (
         ~blank.has(seen, Seen.NOT_FINITE) & jnp.isfinite(clean.u),
         blank.has(seen, Seen.POSITIVE),

@@ -2,6 +2,7 @@
 
 In the order in which ``auto`` asks them:
 
+- absent: no derivative, for methods of activations alone.
 - gradient: the first derivative alone.
 - affine: piecewise affine, so that the first derivative is all there is.
 - peeled: piecewise affine up to a narrow waist.
