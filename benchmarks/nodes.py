@@ -2,9 +2,9 @@
 
 `jaxcam.integrate(hires_cam())` at block3 of both bundled networks, from the features of a black
 picture, on bundled scenes, for node counts and both rules: the gap, and against Shapley values of
-positions sampled by antithetic permutations (`shapley`, head passes only) the correlation and the
-relative error over the scenes, beside the same of maps that take no path. Seconds of ``m`` nodes
-over those of the same written by hand, compiled, at its best batch.
+positions (`jaxcam.shapley`) the correlation and the relative error over the scenes, beside the same
+of maps that take no path. Seconds of ``m`` nodes over those of the same written by hand, compiled,
+at its best batch; and of permutations over those of the head passes that they contain.
 
     python -m benchmarks.nodes [--scenes 10] [--permutations 150] [--repeats 9]
 """
@@ -30,49 +30,50 @@ from jaxcam import bundled, methods
 LAYER = "block3"
 NODES = (1, 2, 4, 8, 12, 16, 32)
 TIMED = 16
-
-
-def shapley(
-    u: Callable[[Array], Array], a: Array, start: Array, key: Array, permutations: int
-) -> tuple[Array, Array]:
-    """Sample the Shapley values of the positions of ``a: [*spatial, k]``, and their errors.
-
-    ``v(S) = u(start + (a - start) on S)``; each permutation is also walked backwards.
-    """
-    spatial, count = a.shape[:-1], a[..., 0].size
-
-    def value(mask: Array) -> Array:
-        return u(start + (a - start) * mask.reshape(*spatial, 1))
-
-    def walked(order: Array) -> Array:
-        rank = jnp.argsort(order)
-        masks = (rank[None] < jnp.arange(count + 1)[:, None]).astype(a.dtype)
-        return jnp.diff(jax.vmap(value)(masks))[rank]
-
-    def pair(key: Array) -> Array:
-        order = jax.random.permutation(key, count)
-        return (walked(order) + walked(order[::-1])) / 2
-
-    found = jax.lax.map(pair, jax.random.split(key, permutations))
-    error = found.std(axis=0, ddof=1) / permutations**0.5
-    return found.mean(axis=0).reshape(spatial), error.reshape(spatial)
+WALKED = 16
 
 
 def truths(split: jaxcam.Split, x: Array, labels: Array, permutations: int) -> tuple[Any, Any]:
-    """Sample the truth for every scene, scene by scene."""
-    a, start = split.features(x), split.features(0 * x)
+    """Sample the truth for every scene, and its standard errors."""
+    key = jax.random.split(jax.random.key(0), len(x))
+    result = jaxcam.shapley(split, x, labels, key=key, num_permutations=permutations)
+    return jax.device_get((result.signed, result.diagnostics.standard_error))
 
-    @jax.jit
-    def one(packed: Any) -> tuple[Array, Array]:
-        x, a, start, label, key = packed
 
-        def u(a: Array) -> Array:
-            return split.scores(a[None], x[None])[0, label]
+def sampling(split: jaxcam.Split, x: Array, labels: Array, repeats: int) -> dict[str, Any]:
+    """Time permutations of one scene, and the head passes they contain at their best batch."""
+    x, label, key = x[:1], labels[0], jax.random.key(0)
+    a, start = split.features(x)[0], split.features(0 * x)[0]
+    passes = 2 * WALKED * (a[..., 0].size - 1)
 
-        return shapley(u, a, start, key, permutations)
+    def heads(batch: int) -> Callable[[], Any]:
+        @jax.jit
+        def run(split: jaxcam.Split, x: Array, a: Array, start: Array) -> Any:
+            def score(n: Array) -> Array:
+                there = jnp.arange(a[..., 0].size).reshape(*a.shape[:-1], 1) % 64 < n % 64
+                return split.scores(jnp.where(there, a, start)[None], x)[0, label]
 
-    keys = jax.random.split(jax.random.key(0), len(x))
-    return jax.device_get(jax.lax.map(one, (x, a, start, labels, keys)))
+            return jax.lax.map(score, jnp.arange(passes), batch_size=batch).sum()
+
+        return lambda: run(split, x, a, start)
+
+    calls = {f"heads, {n} at once": heads(n) for n in (1, 4, 16, 64)}
+    whole = jax.jit(
+        lambda split, x: jaxcam.shapley(split, x, labels[:1], key=key, num_permutations=WALKED)
+    )
+    calls["shapley"] = lambda: whole(split, x)
+    taken = paired_seconds(calls, repeats)
+    best = min(
+        (name for name in calls if name != "shapley"),
+        key=lambda name: statistics.median(taken[name]),
+    )
+    return {
+        "permutations": WALKED,
+        "head_passes": passes,
+        "baseline": best,
+        "seconds": {name: statistics.median(values) for name, values in taken.items()},
+        "ratio": median_ratio(taken, "shapley", best),
+    }
 
 
 def judged(signed: NDArray, truth: NDArray, error: NDArray) -> dict[str, float]:
@@ -175,18 +176,21 @@ def main() -> None:
         result[kind] = {
             "maps": maps(split, x, labels, truth),
             "time": seconds(split, x, labels, options.repeats),
+            "sampling": sampling(split, x, labels, options.repeats),
         }
         show(kind, result[kind])
     Console().print(f"written: {write(options.out, result)}")
 
 
-def show(kind: str, found: dict[str, Any]) -> None:
+def show(kind: str, result: dict[str, Any]) -> None:
     """Print one network's tables."""
-    table = Table(title=f"{kind}, {LAYER}: {found['time']['ratio']:.2f} of the time by hand")
+    nodes, walks = result["time"]["ratio"], result["sampling"]["ratio"]
+    title = f"{kind}, {LAYER}: {nodes:.2f} of the nodes by hand, {walks:.2f} of the head passes"
+    table = Table(title=title)
     columns = ("correlation", "relative_error", "sampling_error", "gap", "rule")
     for column in ("map", *columns):
         table.add_column(column)
-    for name, row in found["maps"].items():
+    for name, row in result["maps"].items():
         values = (row.get(column, "") for column in columns)
         table.add_row(name, *(f"{v:.3f}" if isinstance(v, float) else str(v) for v in values))
     Console().print(table)

@@ -3,7 +3,7 @@
 __version__ = "0.1.0"
 
 from jaxcam import methods, targets
-from jaxcam.cam import cam, smooth_grad_cam_pp
+from jaxcam.cam import cam, shapley, smooth_grad_cam_pp
 from jaxcam.derivatives import (
     Decision,
     DerivativeCheck,
@@ -56,6 +56,7 @@ __all__ = [
     "methods",
     "normalize",
     "overlay",
+    "shapley",
     "smooth",
     "smooth_grad_cam_pp",
     "split",

@@ -14,6 +14,7 @@ from jaxcam.arrays.inputs import Key
 from jaxcam.contracts import Gradient, Method
 from jaxcam.jaxprs import loops as chunks
 from jaxcam.methods import grad_cam_pp
+from jaxcam.methods.shapley import shapley as methods_shapley
 from jaxcam.methods.smooth import smooth
 from jaxcam.pipeline import batches, points, rounding, samples
 from jaxcam.pipeline import program as explain
@@ -99,6 +100,52 @@ def smooth_grad_cam_pp(
         split, x, method, target, key=key, engine=engine, channels=channels, neurons=neurons,
         chunk_size=chunk_size, spread=spread, progress=progress,
     )  # fmt: skip
+
+
+def shapley(
+    split: Split,
+    x: Any,
+    target: Any = None,
+    *,
+    key: Array,
+    num_permutations: int = 64,
+    tolerance: Any = None,
+    max_permutations: int = 4096,
+    baseline: Any = None,
+    players: Any = None,
+    chunk_size: ChunkSize = "auto",
+    spread: Spread | None = None,
+) -> CAM:
+    """Divide what the score gains from a baseline among positions by their Shapley values.
+
+    With ``v(S) = u(A at the positions of S, B elsewhere)``, positions as players, sampled by
+    antithetic permutations, with standard errors (`jaxcam.methods.shapley`, which makes the method
+    of `cam` that this is)::
+
+        map_ij = mean over orders of  v(those before ij, and ij) - v(those before ij)
+
+    Args:
+        num_permutations, tolerance, max_permutations, baseline, players: as in
+            `jaxcam.methods.shapley`.
+        split, x, target, key, chunk_size, spread: as in `cam`. Devices share the images alone.
+
+    Returns:
+        `CAM`: ``signed`` sums to `Diagnostics.total`, ``u(A) - u(B)``; ``map`` is its positive
+        part; `Diagnostics.standard_error` is that of each position.
+
+    >>> import jax, jax.numpy as jnp
+    >>> import jaxcam
+    >>> split = jaxcam.Split(jnp.tanh, lambda a, x: jax.nn.silu(a.sum(axis=1)))
+    >>> x = jnp.linspace(0.0, 1.0, 6).reshape(1, 6, 1)
+    >>> result = jaxcam.shapley(split, x, key=jax.random.key(0), tolerance=0.01)
+    >>> bool(result.diagnostics.relative_error[0] <= 0.01)
+    True
+    """
+    method = methods_shapley(
+        num_permutations=num_permutations, tolerance=tolerance, max_permutations=max_permutations,
+        baseline=baseline, players=players,
+    )  # fmt: skip
+    return cam(split, x, method, target, key=key, chunk_size=chunk_size, spread=spread)
 
 
 def cam(

@@ -1,9 +1,10 @@
 """What contributors implement: the kinds of method, what they are averaged over, and the engines.
 
-A method is of one of two kinds, and `pipeline.program` runs either:
+A method is of one of three kinds, and `pipeline.program` runs them all:
 
 - `Gradient`: derivatives of the score along the layer become weights, and these a map.
 - `Queries`: the layer (or the input) is changed many times, and the scores become a map.
+- `Game`: positions are players, coalitions of them are scored, and their shares sampled.
 
 A gradient method may be averaged over `Points`, each known by its number alone: noisy inputs
 (`Smoothing`), or the nodes of a path (`Path`). Wrappers, `jaxcam.smooth` and `jaxcam.integrate`,
@@ -202,4 +203,22 @@ class Queries(NamedTuple):
     weigh: Callable[[Array, Array, Array], tuple[Array | None, Array]]
 
 
-Method = Gradient | Queries
+class Game(NamedTuple):
+    """A method that divides the score among players by sampled Shapley values.
+
+    ``players``: of a layer's positions. None, each of them; numbers, blocks of that size along each
+    spatial axis (one number for all axes); or ``(shape, labels)``, for each position its player.
+    ``num_permutations``: where a tolerance decides (``adaptive``), the most there may be.
+    ``baseline``: what stands where a player is absent, ``given`` as an input or as activations.
+    """
+
+    name: str
+    num_permutations: int
+    players: Any = None
+    tolerance: Any = None
+    adaptive: bool = False
+    baseline: Any = None
+    given: Literal["input", "activations"] = "input"
+
+
+Method = Gradient | Queries | Game

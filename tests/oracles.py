@@ -5,6 +5,7 @@ Derivatives come from nested `jax.grad` along one element; everything after them
 What other libraries compute, with their faults, is in peers.py.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -362,4 +363,45 @@ def fem(a: np.ndarray, deviations: float) -> np.ndarray:
         spread = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
         count = sum(value > mean + deviations * spread for value in values)
         out += count / len(values) * a[..., k]
+    return out
+
+
+def coalition_worth(u: Callable, a: np.ndarray, start: np.ndarray) -> Callable:
+    """Give ``v(S)``: the score with ``a`` at the positions of S and ``start`` elsewhere."""
+    with jax.enable_x64(True):
+        score = jax.jit(u)
+
+    def worth(inside: set) -> float:
+        mixed = np.array(start, np.float64)
+        for ij in inside:
+            mixed[ij] = a[ij]
+        with jax.enable_x64(True):
+            return float(score(jnp.asarray(mixed)))
+
+    return worth
+
+
+def walked(worth: Callable, orders: Sequence[Sequence], shape: tuple[int, ...]) -> np.ndarray:
+    """Credit who comes with the gain, the mean over orders of positions."""
+    out = np.zeros(shape)
+    for order in orders:
+        inside, before = set(), worth(set())
+        for ij in order:
+            inside.add(ij)
+            after = worth(inside)
+            out[ij] += (after - before) / len(orders)
+            before = after
+    return out
+
+
+def shapley(worth: Callable, shape: tuple[int, ...]) -> np.ndarray:
+    """Sum over all coalitions without a player: ``|S|! (n - |S| - 1)! / n!`` times its gain."""
+    everyone = list(np.ndindex(shape))
+    n, out = len(everyone), np.zeros(shape)
+    for ij in everyone:
+        others = [p for p in everyone if p != ij]
+        for size in range(n):
+            share = math.factorial(size) * math.factorial(n - size - 1) / math.factorial(n)
+            for some in itertools.combinations(others, size):
+                out[ij] += share * (worth({*some, ij}) - worth(set(some)))
     return out

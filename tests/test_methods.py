@@ -13,10 +13,10 @@ from networks import affine, images, pointwise, pointwise_weights, smooth, weigh
 
 import jaxcam
 from jaxcam import methods, targets
-from jaxcam.contracts import Gradient
+from jaxcam.contracts import Game, Gradient
 from jaxcam.errors import JaxcamError
 from jaxcam.methods.catalogue import ROWS, rows
-from jaxcam.pipeline import noise, path
+from jaxcam.pipeline import games, noise, path
 
 KEY = jax.random.key(3)
 CLASS, SAMPLES, NODES = 1, 3, 4
@@ -26,6 +26,7 @@ OPTIONS = {
     "smooth_grad": {"num_samples": SAMPLES},
     "smooth_grad_squared": {"num_samples": SAMPLES},
     "var_grad": {"num_samples": SAMPLES},
+    "shapley": {"num_permutations": SAMPLES},
 }
 RECTIFIED = {"guided_backprop", "deconvolution", "guided_grad_cam"}
 
@@ -97,6 +98,16 @@ def integrated(truth: Truth) -> np.ndarray:
     return oracles.integrated(truth.u, truth.a, black, nodes)
 
 
+def walked(truth: Truth) -> np.ndarray:
+    """Walk the permutations that the library draws, both ways."""
+    black = np.asarray(truth.split.features(jnp.zeros((1, *truth.image.shape))))[0]
+    places = list(np.ndindex(truth.a.shape[:-1]))
+    drawn = [np.asarray(games.order(KEY, n, len(places))) for n in range(SAMPLES)]
+    orders = [[places[i] for i in one] for some in drawn for one in (some, some[::-1])]
+    worth = oracles.coalition_worth(truth.u, truth.a, black)
+    return oracles.walked(worth, orders, truth.a.shape[:-1])
+
+
 TRUTHS = {
     "smooth_grad_cam_pp": smoothed,
     "grad_cam_pp": lambda t: oracles.grad_cam_pp(*t.d, t.a, poles="bounded").map,
@@ -116,6 +127,7 @@ TRUTHS = {
     "fem": lambda t: oracles.fem(t.a, 2),
     "taylor_cam": lambda t: oracles.taylor_cam(oracles.brute_force(t.u, t.a), t.a, 3),
     "recipro_cam": lambda t: oracles.recipro_cam(t.scores, CLASS, t.a),
+    "shapley": walked,
     "sensitivity_map": lambda t: oracles.sensitivity_map(t.u, t.a),
     "gradient_x_input": lambda t: oracles.hires_cam(t.u, t.a),
     "smooth_grad": lambda t: gradients(t, "mean"),
@@ -214,7 +226,10 @@ def test_it_says_what_it_did(called):
     assert result.scores.shape == (len(x), 5)
     assert row.title
     assert row.source
-    averaged = isinstance(row.make(), Gradient) and row.make().points is not None
+    method = row.make()
+    averaged = isinstance(method, Game) or (
+        isinstance(method, Gradient) and method.points is not None
+    )
     assert d.report.averaged == averaged
     assert (d.num_samples is not None) == averaged
 

@@ -4,8 +4,8 @@ Weights from derivatives at a layer: cam, grad_cam, grad_cam_plus, grad_cam_pp, 
 hires_cam, grad_cam_elementwise, layer_cam, eigen_grad_cam, taylor_cam; from activations alone:
 eigen_cam, kpca_cam, fem. At the input: sensitivity_map, gradient_x_input, smooth_grad,
 smooth_grad_squared, var_grad, guided_backprop, deconvolution, class_gradient; at both:
-guided_grad_cam. From queries: recipro_cam. Wrappers: smooth, integrate. peers: as others compute
-them.
+guided_grad_cam. From queries: recipro_cam; shapley, a game. Wrappers: smooth, integrate. peers:
+as others compute them.
 """
 
 from jaxcam.methods import peers
@@ -28,6 +28,7 @@ from jaxcam.methods.kpca_cam import kpca_cam
 from jaxcam.methods.layer_cam import layer_cam
 from jaxcam.methods.recipro_cam import recipro_cam
 from jaxcam.methods.sensitivity_map import sensitivity_map
+from jaxcam.methods.shapley import shapley
 from jaxcam.methods.smooth_grad import smooth_grad
 from jaxcam.methods.smooth_grad_squared import smooth_grad_squared
 from jaxcam.methods.taylor_cam import taylor_cam
@@ -56,6 +57,7 @@ __all__ = [
     "peers",
     "recipro_cam",
     "sensitivity_map",
+    "shapley",
     "smooth_grad",
     "smooth_grad_squared",
     "taylor_cam",

@@ -31,6 +31,7 @@ from jaxcam.methods.kpca_cam import kpca_cam
 from jaxcam.methods.layer_cam import layer_cam
 from jaxcam.methods.recipro_cam import recipro_cam
 from jaxcam.methods.sensitivity_map import sensitivity_map
+from jaxcam.methods.shapley import shapley
 from jaxcam.methods.smooth import smooth
 from jaxcam.methods.smooth_grad import smooth_grad
 from jaxcam.methods.smooth_grad_squared import smooth_grad_squared
@@ -117,6 +118,8 @@ ROWS = (
     Row("fem", "FEM", (fem,), "layer", "1 F", "Fuad et al., IPTA 2020"),
     Row("taylor_cam", "Taylor-CAM", (taylor_cam,), "layer", "1 F + derivatives", "jaxcam"),
     Row("recipro_cam", "Recipro-CAM", (recipro_cam,), "layer", "1 F + HW h", "arXiv 2209.14074"),
+    Row("shapley", "Shapley values of positions", (shapley,), "layer", "2 F + 2 n HW h",
+        "arXiv 2208.03608"),
     Row(
         "sensitivity_map", "Sensitivity map", (sensitivity_map,), "input", "1 F + 1 B",
         "arXiv 1312.6034",

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from jaxcam.contracts import Gradient, Method, Path
 from jaxcam.errors import fail
 from jaxcam.methods.averaged import averaged
+from jaxcam.pipeline.baselines import told_apart
 from jaxcam.pipeline.path import RULES
 
 PLACES = ("layer", "input")
@@ -83,16 +84,7 @@ def integrate(
         fail("integrate", needs=needs, got=repr(num_nodes), remedy="Default: 16.")
     _check("rule", rule, ("auto", *RULES))
     _check("at", at, PLACES)
-    given = "input"
-    if isinstance(baseline, tuple) and baseline[:1] == ("activations",):
-        if len(baseline) != 2 or at == "input":
-            fail(
-                "integrate",
-                needs="baseline=('activations', array) with at='layer'",
-                got=f"{len(baseline)} entries with at={at!r}",
-                remedy="A path of inputs starts at an input.",
-            )
-        given, baseline = "activations", baseline[1]
+    given, baseline = told_apart("integrate", baseline, at=at)
     path = Path(int(num_nodes), rule, at, baseline, given)
     return averaged("integrate", method, path)._replace(scalar="u")
 

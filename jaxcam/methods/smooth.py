@@ -1,19 +1,13 @@
 """What to average over: the noise, the number of samples, and their weights."""
 
 import math
-import numbers
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-from jax import Array
-from jax.core import Tracer
-
-from jaxcam.arrays.door import as_numpy
 from jaxcam.arrays.inputs import Key
 from jaxcam.contracts import Gradient, Method, Smoothing
 from jaxcam.errors import fail
 from jaxcam.methods.averaged import averaged
+from jaxcam.methods.options import check_count, checked_number
 from jaxcam.pipeline import noise
 
 SAMPLE_WEIGHTS = {"exact": 1.0, "uniform": 0.0}
@@ -81,13 +75,15 @@ def smooth(
             got=repr(scheme),
             remedy="See its docstring.",
         )
-    _check_count("num_samples", num_samples, 1, "Default: 25.")
+    check_count("smooth", "num_samples", num_samples, 1, "Default: 25.")
     adaptive = tolerance is not None
     if adaptive:
         least = 2 * noise.SCHEMES[scheme].unit
-        _check_count("max_samples", max_samples, least, "An error needs two units of the scheme.")
-        tolerance = _checked("tolerance", tolerance, 0, math.inf, "Try 0.05.")
-    noise_level = _checked("noise_level", noise_level, 0, math.inf, "Default: 0.15.")
+        check_count("smooth", "max_samples", max_samples, least, "An error needs two units.")
+        tolerance = checked_number("smooth", "tolerance", tolerance, 0, math.inf, "Try 0.05.")
+    noise_level = checked_number(
+        "smooth", "noise_level", noise_level, 0, math.inf, "Default: 0.15."
+    )
     points = Smoothing(
         int(max_samples if adaptive else num_samples), noise_level, _temper(sample_weights),
         scheme, tolerance, adaptive, noisy,
@@ -107,22 +103,4 @@ def _temper(sample_weights: Any) -> Any:
             got=repr(sample_weights),
             remedy="See its docstring.",
         )
-    return _checked("sample_weights", sample_weights, 0, 1, f"Or by name: {names}.")
-
-
-def _check_count(name: str, count: Any, least: int, remedy: str) -> None:
-    if not isinstance(count, numbers.Integral) or count < least:
-        fail("smooth", needs=f"{name} of at least {least}", got=count, remedy=remedy)
-
-
-def _checked(name: str, number: Any, least: float, most: float, remedy: str) -> Any:
-    """Give a number in its range, of any kind, as one of Python or of JAX."""
-    if isinstance(number, Tracer):
-        return number
-    needs = f"a {name} from {least} to {most}" if most < math.inf else f"a {name} of 0 or more"
-    words = number is None or isinstance(number, str)
-    value = np.asarray(None) if words else as_numpy(number, name)
-    real = value.shape == () and value.dtype != bool and jnp.issubdtype(value.dtype, jnp.number)
-    if not real or not np.isfinite(value) or not least <= value <= most:
-        fail("smooth", needs=needs, got=number, remedy=remedy)
-    return number if isinstance(number, Array) else value.item()
+    return checked_number("smooth", "sample_weights", sample_weights, 0, 1, f"Or by name: {names}.")

@@ -12,7 +12,7 @@ from jax import Array
 from jaxcam.arrays.door import as_array, known
 from jaxcam.arrays.inputs import Inputs, batch_of, is_several, sorted_out
 from jaxcam.arrays.precision import widen
-from jaxcam.contracts import Gradient, Method, Path, Smoothing
+from jaxcam.contracts import Game, Gradient, Method, Path, Smoothing
 from jaxcam.errors import JaxcamWarning, fail
 from jaxcam.pipeline import blank
 from jaxcam.pipeline.aim import empty_regions
@@ -185,6 +185,10 @@ def _complaints(
     points = method.points if isinstance(method, Gradient) else None
     if isinstance(points, Smoothing) and d.effective_samples is not None:
         yield from _few(d, points)
+    if isinstance(method, Game):
+        yield from _level(d)
+        yield from _late(d, method.tolerance if method.adaptive else None,
+                         f"max_permutations={method.num_permutations}", "permutations")  # fmt: skip
     if isinstance(points, Path) and isinstance(method, Gradient) and d.gap is not None:
         yield from _incomplete(d, points, additive=method.additive)
 
@@ -200,7 +204,13 @@ def _few(d: Any, smoothing: Smoothing) -> Iterator[str]:
             "few of them hold its mean. Take more samples, or temper their weights: "
             "sample_weights=t, from 1 (exact) down to 0 (uniform)."
         )
-    tolerance = known(smoothing.tolerance) if smoothing.adaptive else None
+    tolerance = smoothing.tolerance if smoothing.adaptive else None
+    yield from _late(d, tolerance, f"max_samples={smoothing.num_points}", "samples")
+
+
+def _late(d: Any, tolerance: Any, most: str, what: str) -> Iterator[str]:
+    """Word that the most there may be left an error above the tolerance."""
+    tolerance = None if tolerance is None else known(tolerance)
     if d.relative_error is None or tolerance is None:
         return
     late = d.relative_error > np.asarray(tolerance, d.relative_error.dtype)
@@ -209,13 +219,13 @@ def _few(d: Any, smoothing: Smoothing) -> Iterator[str]:
         size = f"at {worst:.2g} of the map's largest value"
         left = size if worst < np.inf else "beside a map that is zero everywhere"
         yield (
-            f"max_samples={smoothing.num_points} left the standard error of image {where(late)} "
-            f"{left}, above the tolerance of {float(tolerance):.2g}. Allow more samples."
+            f"{most} left the standard error of image {where(late)} {left}, above the tolerance of "
+            f"{float(tolerance):.2g}. Allow more {what}."
         )
 
 
-def _incomplete(d: Any, points: Path, *, additive: bool) -> Iterator[str]:
-    """Word what is wrong with a path: it goes nowhere, or its nodes do not tell where it went."""
+def _level(d: Any) -> Iterator[str]:
+    """Word that there is nothing to divide."""
     level = abs(d.total) < LEVEL
     if level.any():
         yield (
@@ -223,7 +233,12 @@ def _incomplete(d: Any, points: Path, *, additive: bool) -> Iterator[str]:
             "is nothing to divide. Behind global pooling the mean over positions is such a "
             "baseline. Take another one."
         )
-    open = ~level & (d.gap > GAP)
+
+
+def _incomplete(d: Any, points: Path, *, additive: bool) -> Iterator[str]:
+    """Word what is wrong with a path: it goes nowhere, or its nodes do not tell where it went."""
+    yield from _level(d)
+    open = (abs(d.total) >= LEVEL) & (d.gap > GAP)
     if additive and open.any():
         worst = d.gap[open].max()
         yield (

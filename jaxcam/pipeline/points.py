@@ -14,11 +14,11 @@ from jaxcam.arrays import inputs
 from jaxcam.arrays.door import as_array
 from jaxcam.arrays.inputs import Inputs
 from jaxcam.arrays.precision import wide_dtype
-from jaxcam.contracts import Gradient, Method, Path, Points, Smoothing
+from jaxcam.contracts import Game, Gradient, Method, Path, Points, Smoothing
 from jaxcam.derivatives.auto import engine_named
 from jaxcam.errors import fail
 from jaxcam.jaxprs.logarithms.rewriting import exactly
-from jaxcam.pipeline import noise, path
+from jaxcam.pipeline import baselines, noise, path
 from jaxcam.pipeline.job import Begun, Job, Numbers, Settings
 from jaxcam.targets import Aim
 
@@ -45,6 +45,14 @@ def numbers_of(method: Method, key: Array | None, x: Inputs, batch: int) -> tupl
     """Take the numbers out of a method, and leave what the program is compiled for."""
     wide = wide_dtype(inputs.dtype_of(x))
     zero = jnp.zeros((), wide)
+    if isinstance(method, Game):
+        given, bare = method.baseline, method._replace(baseline=None, tolerance=None)
+        tolerance = jnp.asarray(method.tolerance if method.adaptive else 0.0, wide)
+        begun = Numbers(_keys(method, key, batch), zero, zero, tolerance)
+        if method.given == "activations":
+            start = as_array(given, f"{method.name}: baseline")
+            return begun._replace(start=start), bare
+        return begun._replace(baseline=baselines.inputs_of(method.name, given, x)), bare
     points = method.points if isinstance(method, Gradient) else None
     if points is None:
         return Numbers(None, zero, zero, zero), method
@@ -53,17 +61,22 @@ def numbers_of(method: Method, key: Array | None, x: Inputs, batch: int) -> tupl
         if points.given == "activations":
             start = as_array(points.baseline, "integrate: baseline")
             return Numbers(None, zero, zero, zero, start=start), method._replace(points=bare)
-        baseline = path.baseline_of(points, x)
+        baseline = baselines.inputs_of("integrate", points.baseline, x)
         return Numbers(None, zero, zero, zero, baseline), method._replace(points=bare)
-    if key is None:
-        fail(method.name, needs="a key", got="none", remedy="Pass key=jax.random.key(0).")
     tolerance = points.tolerance if points.adaptive else 0.0
     noisy = inputs.noisy_key(method.name, x, points.noisy)
     bare = points._replace(noise_level=None, temper=None, tolerance=None, noisy=noisy)
-    keys = noise.keys_of(key, batch)
+    keys = _keys(method, key, batch)
     given = (points.noise_level, points.temper, tolerance)
     arrays = (jnp.asarray(value, wide) for value in given)
     return Numbers(keys, *arrays), method._replace(points=bare)
+
+
+def _keys(method: Method, key: Array | None, batch: int) -> Array:
+    """Give each image its key, or refuse to draw without one."""
+    if key is None:
+        fail(method.name, needs="a key", got="none", remedy="Pass key=jax.random.key(0).")
+    return noise.keys_of(key, batch)
 
 
 def unit(points: Points) -> int:
@@ -80,7 +93,7 @@ def ends(job: Job, settings: Settings, a: Array, aim: Aim, u: Array) -> tuple[An
         return None, None
     network = job.network
     if job.numbers.start is not None:
-        start, there = path.laid_out(job.numbers.start, a), job.x
+        start, there = baselines.activations_of("integrate", job.numbers.start, a), job.x
     else:
         start = jax.vmap(network.features)(job.numbers.baseline)
         there = job.x if points.at == "layer" else job.numbers.baseline

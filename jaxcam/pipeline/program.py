@@ -18,11 +18,11 @@ from jaxcam import devices, maps
 from jaxcam.arrays import meshes
 from jaxcam.arrays.inputs import Inputs
 from jaxcam.arrays.precision import widen
-from jaxcam.contracts import Path, Queries
+from jaxcam.contracts import Game, Path, Queries
 from jaxcam.jaxprs.logarithms.rewriting import exactly
 from jaxcam.pipeline import aim as aims
 from jaxcam.pipeline import average as averages
-from jaxcam.pipeline import batches, blank, points, queries
+from jaxcam.pipeline import batches, blank, games, points, queries
 from jaxcam.pipeline.average import Average
 from jaxcam.pipeline.blank import Seen
 from jaxcam.pipeline.differentiate import compose, differentiate, each, unit_of_derivatives
@@ -57,6 +57,8 @@ def _together(job: Job, settings: Settings) -> CAM:
     """Explain images together by a method of either kind, points in a loop over chunks."""
     if isinstance(settings.method, Queries):
         return queries.answer(job, settings, settings.method)
+    if isinstance(settings.method, Game):
+        return games.answer(job, settings, settings.method)
     clean = begin(job, settings)
     if not clean.report.averaged:
         return finish(job, settings, clean, None)

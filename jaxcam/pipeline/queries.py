@@ -46,7 +46,7 @@ def answer(job: Job, settings: Settings, method: Queries) -> CAM:
     network = job.network
     a = jax.vmap(network.features)(job.x)
     if method.at == "layer":
-        _check_layer(method, network, a, job.x)
+        check_layer(method.name, network, a, job.x)
     scores = jax.vmap(exactly(network.scores))(a, job.x)
     aim = aims.resolve(job.target, scores)
     value = a if method.at == "layer" else _one_array(method, job.x)
@@ -74,23 +74,23 @@ def answer(job: Job, settings: Settings, method: Queries) -> CAM:
         fail(method.name, needs="the whole layer: it weighs positions", got=got, remedy=remedy)
     if weights is not None:
         signed = jax.vmap(maps.combine)(weights, widen(a), mask)
-    seen = jax.vmap(_seen)(signed)
-    finite = ~blank.has(seen, Seen.NOT_FINITE)
+    was_seen = jax.vmap(seen)(signed)
+    finite = ~blank.has(was_seen, Seen.NOT_FINITE)
     part = "head" if method.at == "layer" else "network"
     words = f"{count} forward passes of the {part} for each image, and no derivative"
     diagnostics = Diagnostics(
         report=Report("queries", True, words), poles=None, num_samples=None,
         effective_samples=None, top_class_kept=None, standard_error=None, relative_error=None,
-        finite=finite, blank=finite & ~blank.has(seen, Seen.POSITIVE), seen=seen,
+        finite=finite, blank=finite & ~blank.has(was_seen, Seen.POSITIVE), seen=was_seen,
     )  # fmt: skip
     return CAM(jax.nn.relu(signed), signed, weights, scores, aim.class_index, diagnostics)
 
 
-def _check_layer(method: Queries, network: Network, a: Array, x: Inputs) -> None:
+def check_layer(call: str, network: Network, a: Array, x: Inputs) -> None:
     """Refuse a layer of which nothing reaches the scores: whatever is changed, they stay."""
     closed = jax.make_jaxpr(partial(network.scores, x=first(x)))(first(a))
     if dependence(body(closed), [Dependence.VARYING])[0] is Dependence.NONE:
-        refuse_unconnected(method.name, Dependence.NONE)
+        refuse_unconnected(call, Dependence.NONE)
 
 
 def _one_array(method: Queries, x: Inputs) -> Array:
@@ -104,7 +104,8 @@ def _one_array(method: Queries, x: Inputs) -> Array:
     return x
 
 
-def _seen(signed: Array) -> Array:
+def seen(signed: Array) -> Array:
+    """Say what is seen of one example's signed map, as an integer: see `Seen`."""
     return blank.anywhere(
         {
             Seen.NOT_FINITE: ~jnp.isfinite(signed),
