@@ -167,6 +167,13 @@ def test_baselines(behind):
         assert found.diagnostics.report.averaged
 
 
+def test_shapley_values(behind, capsys):
+    names = run(block("num_permutations=64"), **behind)
+    np.testing.assert_allclose(names["result"].signed.sum((1, 2)), names["d"].total, rtol=1e-4)
+    assert (names["d"].relative_error < 0.5).all()
+    assert capsys.readouterr().out
+
+
 def test_the_check_of_removals(behind, capsys):
     names = run(block("check_removal"), **behind)
     assert names["result"].map.shape == (2, 8, 8)
@@ -287,7 +294,7 @@ def test_photographs_by_a_published_network(tmp_path, monkeypatch, capsys):
 # all pages
 
 
-BLOCKS = {"models": 4, "layers": 2, "methods": 1, "exact": 1, "sampling": 1, "paths": 2,
+BLOCKS = {"models": 4, "layers": 2, "methods": 1, "exact": 1, "sampling": 1, "paths": 3,
           "removal": 1, "peers": 1, "training": 4, "networks": 1}  # fmt: skip
 
 
