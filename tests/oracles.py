@@ -290,6 +290,39 @@ def recipro_cam(scores: Callable, index: int, a: np.ndarray) -> np.ndarray:
     return out
 
 
+def ablation_cam(u: Callable, a: np.ndarray) -> np.ndarray:
+    """``sum_k (S - S_k) / |S| A^k``, one feature map set to zero after the other."""
+    out = np.zeros(a.shape[:-1])
+    with jax.enable_x64(True):
+        whole = float(u(jnp.asarray(a)))
+        for k in range(a.shape[-1]):
+            without = a.copy()
+            without[..., k] = 0
+            out += (whole - float(u(jnp.asarray(without)))) / abs(whole) * a[..., k]
+    return out
+
+
+def occlusion(
+    u: Callable, a: np.ndarray, size: Sequence[int], stride: Sequence[int], fill: np.ndarray
+) -> np.ndarray:
+    """The mean loss over the windows that hold a place, window by window; of two axes."""
+    total, count = np.zeros(a.shape[:-1]), np.zeros(a.shape[:-1])
+    tops, lefts = (
+        sorted({min(start, length - s) for start in range(0, length, step)})
+        for length, s, step in zip(total.shape, size, stride, strict=True)
+    )
+    with jax.enable_x64(True):
+        whole = float(u(jnp.asarray(a)))
+        for i in tops:
+            for j in lefts:
+                inside = np.s_[i : i + size[0], j : j + size[1]]
+                filled = a.copy()
+                filled[inside] = fill
+                total[inside] += whole - float(u(jnp.asarray(filled)))
+                count[inside] += 1
+    return total / count
+
+
 def integrated(
     u: Callable, a: np.ndarray, start: np.ndarray, nodes: Sequence[tuple[float, float]]
 ) -> np.ndarray:

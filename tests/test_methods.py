@@ -23,6 +23,7 @@ CLASS, SAMPLES, NODES = 1, 3, 4
 OPTIONS = {
     "smooth_grad_cam_pp": {"num_samples": SAMPLES},
     "integrated_gradients": {"num_nodes": NODES},
+    "occlusion": {"window": (3, 2), "stride": (2, 1)},
     "smooth_grad": {"num_samples": SAMPLES},
     "smooth_grad_squared": {"num_samples": SAMPLES},
     "var_grad": {"num_samples": SAMPLES},
@@ -128,6 +129,8 @@ TRUTHS = {
     "taylor_cam": lambda t: oracles.taylor_cam(oracles.brute_force(t.u, t.a), t.a, 3),
     "recipro_cam": lambda t: oracles.recipro_cam(t.scores, CLASS, t.a),
     "shapley": walked,
+    "ablation_cam": lambda t: oracles.ablation_cam(t.u, t.a),
+    "occlusion": lambda t: oracles.occlusion(t.u, t.a, (3, 2), (2, 1), 0),
     "sensitivity_map": lambda t: oracles.sensitivity_map(t.u, t.a),
     "gradient_x_input": lambda t: oracles.hires_cam(t.u, t.a),
     "smooth_grad": lambda t: gradients(t, "mean"),

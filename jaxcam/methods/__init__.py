@@ -9,6 +9,7 @@ as others compute them.
 """
 
 from jaxcam.methods import peers
+from jaxcam.methods.ablation_cam import ablation_cam
 from jaxcam.methods.cam import cam
 from jaxcam.methods.catalogue import make, names
 from jaxcam.methods.class_gradient import class_gradient
@@ -26,6 +27,7 @@ from jaxcam.methods.guided_grad_cam import guided_grad_cam
 from jaxcam.methods.hires_cam import hires_cam
 from jaxcam.methods.kpca_cam import kpca_cam
 from jaxcam.methods.layer_cam import layer_cam
+from jaxcam.methods.occlusion import occlusion
 from jaxcam.methods.recipro_cam import recipro_cam
 from jaxcam.methods.sensitivity_map import sensitivity_map
 from jaxcam.methods.shapley import shapley
@@ -36,6 +38,7 @@ from jaxcam.methods.var_grad import var_grad
 from jaxcam.methods.xgrad_cam import xgrad_cam
 
 __all__ = [
+    "ablation_cam",
     "cam",
     "class_gradient",
     "deconvolution",
@@ -54,6 +57,7 @@ __all__ = [
     "layer_cam",
     "make",
     "names",
+    "occlusion",
     "peers",
     "recipro_cam",
     "sensitivity_map",

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from jaxcam.contracts import Method
 from jaxcam.errors import fail
+from jaxcam.methods.ablation_cam import ablation_cam
 from jaxcam.methods.cam import cam
 from jaxcam.methods.class_gradient import class_gradient
 from jaxcam.methods.deconvolution import deconvolution
@@ -29,6 +30,7 @@ from jaxcam.methods.hires_cam import hires_cam
 from jaxcam.methods.integrate import integrate
 from jaxcam.methods.kpca_cam import kpca_cam
 from jaxcam.methods.layer_cam import layer_cam
+from jaxcam.methods.occlusion import occlusion
 from jaxcam.methods.recipro_cam import recipro_cam
 from jaxcam.methods.sensitivity_map import sensitivity_map
 from jaxcam.methods.shapley import shapley
@@ -120,6 +122,11 @@ ROWS = (
     Row("recipro_cam", "Recipro-CAM", (recipro_cam,), "layer", "1 F + HW h", "arXiv 2209.14074"),
     Row("shapley", "Shapley values of positions", (shapley,), "layer", "2 F + 2 n HW h",
         "arXiv 2208.03608"),
+    Row(
+        "ablation_cam", "Ablation-CAM", (ablation_cam,), "layer", "1 F + K h",
+        "Desai and Ramaswamy, WACV 2020",
+    ),
+    Row("occlusion", "Occlusion", (occlusion,), "input", "1 F + windows h", "arXiv 1311.2901"),
     Row(
         "sensitivity_map", "Sensitivity map", (sensitivity_map,), "input", "1 F + 1 B",
         "arXiv 1312.6034",
