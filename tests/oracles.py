@@ -323,6 +323,44 @@ def occlusion(
     return total / count
 
 
+def enlarged(map: np.ndarray, size: Sequence[int], *, corners: bool = False) -> np.ndarray:
+    """Resize linearly: middles of squares stay where they are, or first and last points do."""
+    for axis, length in enumerate(size):
+        own, i = map.shape[axis], np.arange(length)
+        where = i * (own - 1) / (length - 1) if corners else (i + 0.5) * own / length - 0.5
+        map = np.apply_along_axis(lambda v, w=where: np.interp(w, range(len(v)), v), axis, map)
+    return map
+
+
+def stretched(map: np.ndarray) -> np.ndarray:
+    """To the range 0 to 1; a constant map becomes 0."""
+    span = map.max() - map.min()
+    return (map - map.min()) / span if span > 0 else np.zeros_like(map)
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    return np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+
+
+def score_cam(
+    scores: Callable, index: int, x: np.ndarray, a: np.ndarray, convention: str = "paper"
+) -> np.ndarray:
+    """``sum_k w_k A^k``: of the input behind one feature map after the other."""
+    probabilities = convention in ("authors", "tf-keras-vis")
+    found = np.zeros(a.shape[-1])
+    for k in range(a.shape[-1]):
+        if convention == "torch-cam":
+            mask = enlarged(stretched(a[..., k]), x.shape[:-1])
+        else:
+            corners = convention == "pytorch-grad-cam"
+            mask = stretched(enlarged(a[..., k], x.shape[:-1], corners=corners))
+        logits = np.asarray(scores(x * mask[..., None]))
+        found[k] = softmax(logits)[index] if probabilities else logits[index]
+        if convention == "authors" and a[..., k].max() == a[..., k].min():
+            found[k] = 0
+    return ((found if probabilities else softmax(found)) * a).sum(axis=-1)
+
+
 def integrated(
     u: Callable, a: np.ndarray, start: np.ndarray, nodes: Sequence[tuple[float, float]]
 ) -> np.ndarray:

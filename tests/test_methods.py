@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,12 @@ class Truth:
 
     def scores(self, a: jax.Array) -> jax.Array:
         return self.split.scores(a[None], jnp.asarray(self.image)[None])[0]
+
+    @functools.cached_property
+    def behind(self) -> Callable:
+        """Give the scores of a changed image, one compilation for many of them."""
+        run = jax.jit(lambda x: self.split.scores(self.split.features(x[None]), x[None])[0])
+        return lambda x: np.asarray(run(jnp.asarray(x)))
 
     def u(self, a: jax.Array) -> jax.Array:
         return self.scores(a)[CLASS]
@@ -131,6 +138,7 @@ TRUTHS = {
     "shapley": walked,
     "ablation_cam": lambda t: oracles.ablation_cam(t.u, t.a),
     "occlusion": lambda t: oracles.occlusion(t.u, t.a, (3, 2), (2, 1), 0),
+    "score_cam": lambda t: oracles.score_cam(t.behind, CLASS, t.image, t.a),
     "sensitivity_map": lambda t: oracles.sensitivity_map(t.u, t.a),
     "gradient_x_input": lambda t: oracles.hires_cam(t.u, t.a),
     "smooth_grad": lambda t: gradients(t, "mean"),

@@ -29,6 +29,7 @@ from jaxcam.methods.kpca_cam import kpca_cam
 from jaxcam.methods.layer_cam import layer_cam
 from jaxcam.methods.occlusion import occlusion
 from jaxcam.methods.recipro_cam import recipro_cam
+from jaxcam.methods.score_cam import score_cam
 from jaxcam.methods.sensitivity_map import sensitivity_map
 from jaxcam.methods.shapley import shapley
 from jaxcam.methods.smooth_grad import smooth_grad
@@ -60,6 +61,7 @@ __all__ = [
     "occlusion",
     "peers",
     "recipro_cam",
+    "score_cam",
     "sensitivity_map",
     "shapley",
     "smooth_grad",

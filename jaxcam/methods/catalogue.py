@@ -32,6 +32,7 @@ from jaxcam.methods.kpca_cam import kpca_cam
 from jaxcam.methods.layer_cam import layer_cam
 from jaxcam.methods.occlusion import occlusion
 from jaxcam.methods.recipro_cam import recipro_cam
+from jaxcam.methods.score_cam import score_cam
 from jaxcam.methods.sensitivity_map import sensitivity_map
 from jaxcam.methods.shapley import shapley
 from jaxcam.methods.smooth import smooth
@@ -126,6 +127,7 @@ ROWS = (
         "ablation_cam", "Ablation-CAM", (ablation_cam,), "layer", "1 F + K h",
         "Desai and Ramaswamy, WACV 2020",
     ),
+    Row("score_cam", "Score-CAM", (score_cam,), "layer", "1 F + K F", "arXiv 1910.01279"),
     Row("occlusion", "Occlusion", (occlusion,), "input", "1 F + windows h", "arXiv 1311.2901"),
     Row(
         "sensitivity_map", "Sensitivity map", (sensitivity_map,), "input", "1 F + 1 B",

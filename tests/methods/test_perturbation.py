@@ -1,18 +1,23 @@
 """Methods of queries: their options, and what each refuses. What all must keep: test_methods.py."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 
 import jaxcam
 from jaxcam import methods, targets
 from jaxcam.errors import JaxcamError
+from jaxcam.methods.score_cam import CONVENTIONS
 
 X = np.random.default_rng(2).normal(size=(2, 5, 4, 2)).astype(np.float32)
 HEAD = np.random.default_rng(3).normal(size=(5, 4, 2, 2)).astype(np.float32)
 
 
+@functools.cache
 def linear() -> jaxcam.Split:
     """Cut at the input; scores are sums by weights of their own for each place."""
     return jaxcam.Split(lambda x: x, lambda a, x: jnp.einsum("bijk,ijkc->bc", a, HEAD))
@@ -93,3 +98,91 @@ def test_windows_by_default_and_their_number():
 def test_windows_that_are_none(sizes, words):
     with pytest.raises(JaxcamError, match=words):
         explained(methods.occlusion(**sizes))
+
+
+# score_cam
+
+SMALL = np.random.default_rng(4).normal(size=(2, 3)).astype(np.float32)
+TALL = np.random.default_rng(5).normal(size=(3, 4)).astype(np.float32)
+
+
+@functools.cache
+def coarse() -> jaxcam.Split:
+    """Cut behind a layer of a half of the input's size, whose last map is constant."""
+
+    def features(x):
+        half = x.reshape(-1, 4, 2, 3, 2, 2).mean((2, 4)) @ jnp.asarray(SMALL, x.dtype)
+        return jnp.concatenate([jax.nn.relu(half), jnp.ones_like(half[..., :1])], -1)
+
+    return jaxcam.Split(
+        features, lambda a, x: jnp.tanh(a).sum((1, 2)) @ jnp.asarray(TALL.T, x.dtype)
+    )
+
+
+COARSE = np.random.default_rng(6).normal(size=(1, 8, 6, 2))
+
+
+def behind(x):
+    split = coarse()
+    return split.scores(split.features(x[None]), x[None])[0]
+
+
+def test_conventions_of_score_cam():
+    split = coarse()
+    with jax.enable_x64(True):
+        x = jnp.asarray(COARSE)
+        run = jax.jit(lambda x: {
+            name: jaxcam.cam(split, x, methods.score_cam(convention=name), 1).signed[0]
+            for name in CONVENTIONS
+        })  # fmt: skip
+        found, a = run(x), np.asarray(split.features(x))[0]
+        score = jax.jit(behind)
+        expected = {
+            name: oracles.score_cam(lambda x: score(jnp.asarray(x)), 1, COARSE[0], a, name)
+            for name in CONVENTIONS
+        }
+    for name in CONVENTIONS:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-9)
+    kinds = [np.round(one / one.max(), 6).tobytes() for one in expected.values()]
+    assert len(set(kinds)) == len(CONVENTIONS)
+
+
+def test_the_maps_of_the_largest_variance():
+    """The others have no weight, and those that are left share the whole."""
+    whole, part = (
+        jaxcam.cam(coarse(), jnp.asarray(COARSE, jnp.float32), methods.score_cam(max_maps=n), 1)
+        for n in (9, 2)
+    )
+    chosen = np.sort(
+        np.asarray(coarse().features(COARSE.astype(np.float32)))[0].var((0, 1)).argsort()[2:]
+    )
+    assert "4 forward" in whole.diagnostics.report.proof
+    assert "2 forward" in part.diagnostics.report.proof
+    kept = np.asarray(whole.weights)[0, chosen]
+    np.testing.assert_allclose(part.weights[0, chosen], kept / kept.sum(), rtol=1e-5)
+    assert (np.delete(np.asarray(part.weights[0]), chosen) == 0).all()
+
+
+def test_the_papers_softmax_of_log_probabilities_is_the_authors():
+    x = jnp.asarray(COARSE, jnp.float32)
+    ours = jaxcam.cam(coarse(), x, methods.score_cam(), targets.softmax(1)).weights[0, :3]
+    theirs = jaxcam.cam(coarse(), x, methods.score_cam(convention="authors"), 1).weights[0, :3]
+    np.testing.assert_allclose(ours / ours.sum(), theirs / theirs.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"convention": "captum"}, "convention of 'paper', 'authors'"),
+        ({"max_maps": 0}, "max_maps of at least 1; got 0"),
+    ],
+)
+def test_options_of_score_cam(options, words):
+    with pytest.raises(JaxcamError, match=words):
+        methods.score_cam(**options)
+
+
+def test_a_layer_that_is_no_map_of_the_input_is_refused():
+    flat = jaxcam.Split(lambda x: x.reshape(len(x), -1, 2), lambda a, x: a.sum(1))
+    with pytest.raises(JaxcamError, match=r"as many axes as the input; got shapes \(20, 2\)"):
+        explained(methods.score_cam(), split=flat)
