@@ -39,14 +39,27 @@ def enlarged(map: Array, size: Any) -> Array:
 def enlarged_to_corners(map: Array, size: Any) -> Array:
     """Resize a map linearly, pixels being points: the first and the last stay where they are."""
     for axis, length in enumerate(size):
-        last = map.shape[axis] - 1
-        where = jnp.arange(length, dtype=map.dtype) * (last / max(1, length - 1))
-        below = jnp.clip(where.astype(jnp.int32), 0, max(0, last - 1))
-        along = [length if other == axis else 1 for other in range(map.ndim)]
-        share = (where - below.astype(map.dtype)).reshape(along)
-        low, high = (jnp.take(map, jnp.minimum(i, last), axis=axis) for i in (below, below + 1))
-        map = low + share * (high - low)
+        step = (map.shape[axis] - 1) / max(1, length - 1)
+        map = between(map, axis, jnp.arange(length, dtype=map.dtype) * step)
     return map
+
+
+def between(map: Array, axis: int, where: Array) -> Array:
+    """Take places ``where: [m]`` along an axis, linearly between those that are there.
+
+    What is before the first is the first, and behind the last the last.
+    """
+    last = map.shape[axis] - 1
+    where = jnp.clip(where, 0, last)
+    below = jnp.clip(where.astype(jnp.int32), 0, max(0, last - 1))
+    low, high = (jnp.take(map, jnp.minimum(i, last), axis=axis) for i in (below, below + 1))
+    along = [where.size if other == axis else 1 for other in range(map.ndim)]
+    return low + (where - below.astype(where.dtype)).reshape(along) * (high - low)
+
+
+def of_map(map: Array, size: Any) -> Array:
+    """Give the paper's mask of a feature map, ``s(up(A^k))``."""
+    return stretched(enlarged(map, size))
 
 
 def masked(x: Array, mask: Array) -> Array:

@@ -1,7 +1,6 @@
 """Score-CAM (Wang et al., arXiv 1910.01279): the score of the input behind each feature map."""
 
 import functools
-import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from jaxcam.arrays.precision import widen
 from jaxcam.contracts import Example, Queries
 from jaxcam.errors import fail
 from jaxcam.methods import masks
+from jaxcam.methods.options import check_count
 from jaxcam.methods.outcomes import log_score, probability
 
 
@@ -29,10 +29,6 @@ class Convention(NamedTuple):
     skips: bool = False
 
 
-def _stretched_last(map: Array, size: Any) -> Array:
-    return masks.stretched(masks.enlarged(map, size))
-
-
 def _stretched_first(map: Array, size: Any) -> Array:
     return masks.enlarged(masks.stretched(map), size)
 
@@ -43,11 +39,11 @@ def _to_corners(map: Array, size: Any) -> Array:
 
 PROBABILITY = probability("score_cam")
 CONVENTIONS = {
-    "paper": Convention(_stretched_last, log_score, shares=True),
-    "authors": Convention(_stretched_last, PROBABILITY, shares=False, skips=True),
+    "paper": Convention(masks.of_map, log_score, shares=True),
+    "authors": Convention(masks.of_map, PROBABILITY, shares=False, skips=True),
     "torch-cam": Convention(_stretched_first, log_score, shares=True),
     "pytorch-grad-cam": Convention(_to_corners, log_score, shares=True),
-    "tf-keras-vis": Convention(_stretched_last, PROBABILITY, shares=False),
+    "tf-keras-vis": Convention(masks.of_map, PROBABILITY, shares=False),
 }
 
 
@@ -93,7 +89,9 @@ def score_cam(*, convention: str = "paper", max_maps: int | None = None) -> Quer
     if convention not in CONVENTIONS:
         needs = f"a convention of {', '.join(map(repr, CONVENTIONS))}"
         fail("score_cam", needs=needs, got=repr(convention), remedy="Default: 'paper'.")
-    count = functools.partial(_count, max_maps=checked_count("score_cam", "max_maps", max_maps))
+    if max_maps is not None:
+        check_count("score_cam", "max_maps", max_maps, 1, "None takes all maps.")
+    count = functools.partial(_count, max_maps=max_maps)
     rules = CONVENTIONS[convention]
     return Queries(
         "score_cam", "input", count,
@@ -102,16 +100,6 @@ def score_cam(*, convention: str = "paper", max_maps: int | None = None) -> Quer
         functools.partial(_weigh, rules=rules),
         functools.partial(_prepare, count=count),
     )  # fmt: skip
-
-
-def checked_count(call: str, name: str, count: Any) -> Any:
-    """Refuse a number that is no count; None stays None."""
-    if count is None:
-        return None
-    if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < 1:
-        remedy = "Leave it out for the default."
-        fail(call, needs=f"{name} of at least 1", got=repr(count), remedy=remedy)
-    return int(count)
 
 
 def _count(shape: tuple[int, ...], *, max_maps: int | None) -> int:

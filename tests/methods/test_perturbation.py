@@ -186,3 +186,97 @@ def test_a_layer_that_is_no_map_of_the_input_is_refused():
     flat = jaxcam.Split(lambda x: x.reshape(len(x), -1, 2), lambda a, x: a.sum(1))
     with pytest.raises(JaxcamError, match=r"as many axes as the input; got shapes \(20, 2\)"):
         explained(methods.score_cam(), split=flat)
+
+
+# ss_cam, is_cam, abs_cam, fd_cam
+
+
+def test_without_noise_and_in_one_step_they_are_score_cam():
+    x = jnp.asarray(COARSE, jnp.float32)
+    expected = jaxcam.cam(coarse(), x, methods.score_cam(), 1).weights
+    key = jax.random.key(2)
+    quiet = jaxcam.cam(
+        coarse(), x, methods.ss_cam(num_samples=2, noise_level=0), 1, key=key
+    ).weights  # fmt: skip
+    single = jaxcam.cam(coarse(), x, methods.is_cam(num_steps=1), 1).weights
+    np.testing.assert_allclose(quiet, expected, rtol=1e-5)
+    np.testing.assert_allclose(single, expected, rtol=1e-5)
+    with pytest.raises(JaxcamError, match="ss_cam: needs a key"):
+        jaxcam.cam(coarse(), x, methods.ss_cam(), 1)
+
+
+def test_steps_that_add_up():
+    found = jaxcam.cam(
+        coarse(), jnp.asarray(COARSE, jnp.float32), methods.is_cam(num_steps=2, steps="cumulative")
+    )
+    a = np.asarray(coarse().features(jnp.asarray(COARSE, jnp.float32)), np.float64)[0]
+    index, score = int(found.target[0]), jax.jit(behind)
+    expected = oracles.is_cam(
+        lambda x: score(jnp.asarray(x, jnp.float32))[index], COARSE[0], a, (0.5, 1.5)
+    )
+    np.testing.assert_allclose(found.signed[0], expected, rtol=1e-4)
+
+
+def test_the_initial_map_of_abs_cam_is_a_gradient_method():
+    """Of a linear score, whose gradient is the weights of its head; smoothed it is the same."""
+    method = methods.abs_cam(stage="initial")
+    expected = (abs(HEAD[..., 0]).mean((0, 1)) * X).sum(-1)
+    np.testing.assert_allclose(explained(method).signed, expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(JaxcamError, match="weighs derivatives; got abs_cam"):
+        jaxcam.smooth(methods.abs_cam())
+
+
+def test_a_group_of_feature_maps_and_its_scores():
+    """At the threshold of one nothing is in a group: every score is ``2 S(A) - S(0)``, alike."""
+    found = explained(methods.fd_cam(threshold=1))
+    gradients = HEAD[..., 0].mean((0, 1))
+    expected = (gradients - gradients.min()) / np.ptp(gradients) - 0.5
+    np.testing.assert_allclose(found.weights, np.broadcast_to(expected, (2, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: methods.ss_cam(num_samples=0), "ss_cam: needs num_samples of at least 1"),
+        (lambda: methods.ss_cam(noise_level=-1), "a noise_level of 0 or more; got -1"),
+        (lambda: methods.is_cam(num_steps=1.5), "num_steps of at least 1; got 1.5"),
+        (lambda: methods.is_cam(steps="odd"), "steps 'even' or 'cumulative'; got 'odd'"),
+        (lambda: methods.abs_cam(stage="last"), "stage 'final' or 'initial'"),
+        (lambda: methods.fd_cam(threshold=2), "a threshold from 0 to 1; got 2"),
+    ],
+)
+def test_options_that_are_none(make, words):
+    with pytest.raises(JaxcamError, match=words):
+        make()
+
+
+# rise
+
+
+def test_masks_are_open_as_often_as_asked_for():
+    """Of a network that is never surer than a half the map is one half, up to the masks' noise.
+
+    A mask varies by ``p (1 - p)`` at most: five standard errors of the mean are allowed.
+    """
+    even = jaxcam.Split(lambda x: x, lambda a, x: a.sum((1, 2)) * 0)
+    count, p = 1500, 0.3
+    method = methods.rise(num_masks=count, cells=3, probability=p)
+    found = jaxcam.cam(even, jnp.asarray(X), method, 0, key=jax.random.key(4))
+    error = ((1 - p) / p / count) ** 0.5
+    assert np.abs(2 * np.asarray(found.map) - 1).max() < 5 * error
+    assert np.asarray(found.map).std() > 0.01 * error
+    np.testing.assert_array_equal(found.map[0], found.map[1])
+    assert f"{count} forward" in found.diagnostics.report.proof
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_masks": 0}, "num_masks of at least 1"),
+        ({"cells": None}, "cells of at least 1; got None"),
+        ({"probability": 0}, "a probability from .* to 1; got 0"),
+    ],
+)
+def test_options_of_rise(options, words):
+    with pytest.raises(JaxcamError, match=words):
+        methods.rise(**options)
