@@ -184,23 +184,46 @@ class Gradient(NamedTuple):
     change: Callable[[Split], Split] | None = None
 
 
+class Example(NamedTuple):
+    """One clean example, as `Queries.prepare` is given it.
+
+    ``a: [*spatial, k]``, its activations, and ``x``, its input. ``u1``: the derivative of the
+    log-score along ``a``, and ``key``: its random key; None unless the method asks for them.
+    """
+
+    a: Array
+    x: Any
+    u1: Array | None = None
+    key: Array | None = None
+
+
 class Queries(NamedTuple):
     """A method that asks for the score of changed activations, or of changed inputs.
 
-    ``at``: what is changed. ``how_many(shape)``, the number of changes of one example of that
-    shape. ``change(value, n) -> value``: the ``n``-th of them; a number alone says which, so
-    that they run in chunks of any size. ``outcome(u, scores, class_index) -> []``: what is asked of
-    each, the log-score or a probability. ``weigh(outcomes, clean, a) -> (weights, signed)`` of one
+    ``at``: what is changed. ``how_many(shape)``, the number of changes of one example whose layer
+    has that shape. ``change(value, n) -> value``: the ``n``-th of them; a number alone says which,
+    so that they run in chunks of any size. ``outcome(u, scores, class_index) -> []``: what is asked
+    of each, the log-score or a probability; ``class_index`` is None where the target has no class.
+    ``weigh(outcomes, clean, a) -> (weights, signed)`` of one
     example: the outcomes ``[n]`` and that of the clean example become a signed map ``[*spatial]``,
     and weights ``[k]`` where it is one of weighted feature maps, else None.
+
+    ``prepare(example) -> given``: what the changes of an example have in common (masks that are
+    made of its activations, a random key), found once; `change` and `weigh` then take it as one
+    more argument, the last. None: there is nothing. It holds what is small: what grows with the
+    number of changes is made in `change`. ``gradient``, ``random``: whether the `Example` comes
+    with the gradient of its log-score, or with a key, which the caller has to give.
     """
 
     name: str
     at: Literal["layer", "input"]
     how_many: Callable[[tuple[int, ...]], int]
-    change: Callable[[Array, Array], Array]
-    outcome: Callable[[Array, Array, Array], Array]
-    weigh: Callable[[Array, Array, Array], tuple[Array | None, Array]]
+    change: Callable[..., Array]
+    outcome: Callable[[Array, Array, Any], Array]
+    weigh: Callable[..., tuple[Array | None, Array]]
+    prepare: Callable[[Example], Any] | None = None
+    gradient: bool = False
+    random: bool = False
 
 
 class Game(NamedTuple):

@@ -290,6 +290,142 @@ def recipro_cam(scores: Callable, index: int, a: np.ndarray) -> np.ndarray:
     return out
 
 
+def ablation_cam(u: Callable, a: np.ndarray) -> np.ndarray:
+    """``sum_k (S - S_k) / |S| A^k``, one feature map set to zero after the other."""
+    out = np.zeros(a.shape[:-1])
+    with jax.enable_x64(True):
+        whole = float(u(jnp.asarray(a)))
+        for k in range(a.shape[-1]):
+            without = a.copy()
+            without[..., k] = 0
+            out += (whole - float(u(jnp.asarray(without)))) / abs(whole) * a[..., k]
+    return out
+
+
+def occlusion(
+    u: Callable, a: np.ndarray, size: Sequence[int], stride: Sequence[int], fill: np.ndarray
+) -> np.ndarray:
+    """The mean loss over the windows that hold a place, window by window; of two axes."""
+    total, count = np.zeros(a.shape[:-1]), np.zeros(a.shape[:-1])
+    tops, lefts = (
+        sorted({min(start, length - s) for start in range(0, length, step)})
+        for length, s, step in zip(total.shape, size, stride, strict=True)
+    )
+    with jax.enable_x64(True):
+        whole = float(u(jnp.asarray(a)))
+        for i in tops:
+            for j in lefts:
+                inside = np.s_[i : i + size[0], j : j + size[1]]
+                filled = a.copy()
+                filled[inside] = fill
+                total[inside] += whole - float(u(jnp.asarray(filled)))
+                count[inside] += 1
+    return total / count
+
+
+def enlarged(map: np.ndarray, size: Sequence[int], *, corners: bool = False) -> np.ndarray:
+    """Resize linearly: middles of squares stay where they are, or first and last points do."""
+    for axis, length in enumerate(size):
+        own, i = map.shape[axis], np.arange(length)
+        where = i * (own - 1) / (length - 1) if corners else (i + 0.5) * own / length - 0.5
+        map = np.apply_along_axis(lambda v, w=where: np.interp(w, range(len(v)), v), axis, map)
+    return map
+
+
+def stretched(map: np.ndarray) -> np.ndarray:
+    """To the range 0 to 1; a constant map becomes 0."""
+    span = map.max() - map.min()
+    return (map - map.min()) / span if span > 0 else np.zeros_like(map)
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    return np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+
+
+def score_cam(
+    scores: Callable, index: int, x: np.ndarray, a: np.ndarray, convention: str = "paper"
+) -> np.ndarray:
+    """``sum_k w_k A^k``: of the input behind one feature map after the other."""
+    probabilities = convention in ("authors", "tf-keras-vis")
+    found = np.zeros(a.shape[-1])
+    for k in range(a.shape[-1]):
+        if convention == "torch-cam":
+            mask = enlarged(stretched(a[..., k]), x.shape[:-1])
+        else:
+            corners = convention == "pytorch-grad-cam"
+            mask = stretched(enlarged(a[..., k], x.shape[:-1], corners=corners))
+        logits = np.asarray(scores(x * mask[..., None]))
+        found[k] = softmax(logits)[index] if probabilities else logits[index]
+        if convention == "authors" and a[..., k].max() == a[..., k].min():
+            found[k] = 0
+    return ((found if probabilities else softmax(found)) * a).sum(axis=-1)
+
+
+def ss_cam(score: Callable, x: np.ndarray, a: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Score-CAM of masks plus ``noise: [samples, *spatial of x, k]``, scores averaged."""
+    found = np.zeros(a.shape[-1])
+    for k in range(a.shape[-1]):
+        mask = stretched(enlarged(a[..., k], x.shape[:-1]))
+        noisy = [x * (mask + one[..., k])[..., None] for one in noise]
+        found[k] = np.mean([float(score(one)) for one in noisy])
+    return (softmax(found) * a).sum(axis=-1)
+
+
+def is_cam(score: Callable, x: np.ndarray, a: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """Score-CAM of masks times each of ``shares``, scores averaged."""
+    found = np.zeros(a.shape[-1])
+    for k in range(a.shape[-1]):
+        behind = x * stretched(enlarged(a[..., k], x.shape[:-1]))[..., None]
+        found[k] = np.mean([float(score(share * behind)) for share in shares])
+    return (softmax(found) * a).sum(axis=-1)
+
+
+def abs_cam(
+    scores: Callable, index: int, x: np.ndarray, d1: np.ndarray, a: np.ndarray
+) -> np.ndarray:
+    """``sum_k y_k s(w_k A^k)``, ``w_k = mean |D1|``, ``y_k`` the probability behind that map."""
+    out = np.zeros(a.shape[:-1])
+    for k in range(a.shape[-1]):
+        weighted = abs(d1[..., k]).mean() * a[..., k]
+        mask = stretched(enlarged(weighted, x.shape[:-1]))
+        out += softmax(scores(x * mask[..., None]))[index] * stretched(weighted)
+    return out
+
+
+def fd_cam(u: Callable, d1: np.ndarray, a: np.ndarray, theta: float) -> np.ndarray:
+    """``sum_k (exp(s(z)_k) s(mean D1)_k - 1/2) A^k``; ``z_k``: the group alone, and its loss."""
+    count = a.shape[-1]
+    columns = [a[..., k].ravel() for k in range(count)]
+    z = np.zeros(count)
+    with jax.enable_x64(True):
+        whole = float(u(jnp.asarray(a)))
+        for k in range(count):
+            cosines = np.array([
+                columns[k] @ other / np.linalg.norm(columns[k]) / np.linalg.norm(other)
+                for other in columns
+            ])  # fmt: skip
+            group = cosines > np.quantile(cosines, theta)
+            alone, without = (float(u(jnp.asarray(a * kept))) for kept in (group, ~group))
+            z[k] = alone + whole - without
+    means = np.array([d1[..., k].mean() for k in range(count)])
+    return ((np.exp(stretched(z)) * stretched(means) - 0.5) * a).sum(axis=-1)
+
+
+def rise(
+    scores: Callable, index: int, x: np.ndarray, drawn: Sequence[tuple], probability: float
+) -> np.ndarray:
+    """``1 / (N p) sum_n p_c(x M_n) M_n``; drawn: grids of open cells, and where they are cut."""
+    total = np.zeros(x.shape[:-1])
+    for grid, corner in drawn:
+        cells = len(grid)
+        sizes = [math.ceil(length / cells) for length in total.shape]
+        whole = enlarged(np.asarray(grid, float), [(cells + 1) * size for size in sizes])
+        (i, j), (height, width) = corner, total.shape
+        mask = whole[i : i + height, j : j + width]
+        total += softmax(scores(x * mask[..., None]))[index] * mask
+    return total / len(drawn) / probability
+
+
 def integrated(
     u: Callable, a: np.ndarray, start: np.ndarray, nodes: Sequence[tuple[float, float]]
 ) -> np.ndarray:

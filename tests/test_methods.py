@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from jaxcam import methods, targets
 from jaxcam.contracts import Game, Gradient
 from jaxcam.errors import JaxcamError
 from jaxcam.methods.catalogue import ROWS, rows
+from jaxcam.methods.rise import drawn as mask_drawn
 from jaxcam.pipeline import games, noise, path
 
 KEY = jax.random.key(3)
@@ -23,6 +25,10 @@ CLASS, SAMPLES, NODES = 1, 3, 4
 OPTIONS = {
     "smooth_grad_cam_pp": {"num_samples": SAMPLES},
     "integrated_gradients": {"num_nodes": NODES},
+    "ss_cam": {"num_samples": SAMPLES, "noise_level": 0.5},
+    "is_cam": {"num_steps": 3},
+    "rise": {"num_masks": 7, "cells": 2, "probability": 0.4},
+    "occlusion": {"window": (3, 2), "stride": (2, 1)},
     "smooth_grad": {"num_samples": SAMPLES},
     "smooth_grad_squared": {"num_samples": SAMPLES},
     "var_grad": {"num_samples": SAMPLES},
@@ -49,6 +55,15 @@ class Truth:
 
     def scores(self, a: jax.Array) -> jax.Array:
         return self.split.scores(a[None], jnp.asarray(self.image)[None])[0]
+
+    @functools.cached_property
+    def behind(self) -> Callable:
+        """Give the scores of a changed image, one compilation for many of them."""
+        run = jax.jit(lambda x: self.split.scores(self.split.features(x[None]), x[None])[0])
+        return lambda x: np.asarray(run(jnp.asarray(x)))
+
+    def behind_of_class(self, x: np.ndarray) -> np.ndarray:
+        return self.behind(x)[CLASS]
 
     def u(self, a: jax.Array) -> jax.Array:
         return self.scores(a)[CLASS]
@@ -108,6 +123,23 @@ def walked(truth: Truth) -> np.ndarray:
     return oracles.walked(worth, orders, truth.a.shape[:-1])
 
 
+def noisy_masks(truth: Truth) -> np.ndarray:
+    (*size, _), count = truth.image.shape, truth.a.shape[-1]
+    draw = noise.SCHEMES["independent"].draw
+    drawn = [
+        np.stack([draw(KEY, i * count + k, tuple(size), jnp.float64) for k in range(count)], -1)
+        for i in range(SAMPLES)
+    ]
+    return oracles.ss_cam(truth.behind_of_class, truth.image, truth.a, 0.5 * np.stack(drawn))
+
+
+def random_masks(truth: Truth) -> np.ndarray:
+    how = {"cells": 2, "probability": 0.4}
+    size = truth.image.shape[:-1]
+    drawn = [jax.device_get(mask_drawn(KEY, n, size, **how)) for n in range(7)]
+    return oracles.rise(truth.behind, CLASS, truth.image, drawn, 0.4)
+
+
 TRUTHS = {
     "smooth_grad_cam_pp": smoothed,
     "grad_cam_pp": lambda t: oracles.grad_cam_pp(*t.d, t.a, poles="bounded").map,
@@ -128,6 +160,14 @@ TRUTHS = {
     "taylor_cam": lambda t: oracles.taylor_cam(oracles.brute_force(t.u, t.a), t.a, 3),
     "recipro_cam": lambda t: oracles.recipro_cam(t.scores, CLASS, t.a),
     "shapley": walked,
+    "ablation_cam": lambda t: oracles.ablation_cam(t.u, t.a),
+    "occlusion": lambda t: oracles.occlusion(t.u, t.a, (3, 2), (2, 1), 0),
+    "score_cam": lambda t: oracles.score_cam(t.behind, CLASS, t.image, t.a),
+    "ss_cam": noisy_masks,
+    "is_cam": lambda t: oracles.is_cam(t.behind_of_class, t.image, t.a, (1 / 3, 2 / 3, 1)),
+    "abs_cam": lambda t: oracles.abs_cam(t.behind, CLASS, t.image, t.d[0], t.a),
+    "fd_cam": lambda t: oracles.fd_cam(t.u, t.d[0], t.a, 0.5),
+    "rise": random_masks,
     "sensitivity_map": lambda t: oracles.sensitivity_map(t.u, t.a),
     "gradient_x_input": lambda t: oracles.hires_cam(t.u, t.a),
     "smooth_grad": lambda t: gradients(t, "mean"),

@@ -12,11 +12,14 @@ from typing import Any, Literal, NamedTuple
 
 from jaxcam.contracts import Method
 from jaxcam.errors import fail
+from jaxcam.methods.ablation_cam import ablation_cam
+from jaxcam.methods.abs_cam import abs_cam
 from jaxcam.methods.cam import cam
 from jaxcam.methods.class_gradient import class_gradient
 from jaxcam.methods.deconvolution import deconvolution
 from jaxcam.methods.eigen_cam import eigen_cam
 from jaxcam.methods.eigen_grad_cam import eigen_grad_cam
+from jaxcam.methods.fd_cam import fd_cam
 from jaxcam.methods.fem import fem
 from jaxcam.methods.grad_cam import grad_cam
 from jaxcam.methods.grad_cam_elementwise import grad_cam_elementwise
@@ -27,14 +30,19 @@ from jaxcam.methods.guided_backprop import guided_backprop
 from jaxcam.methods.guided_grad_cam import guided_grad_cam
 from jaxcam.methods.hires_cam import hires_cam
 from jaxcam.methods.integrate import integrate
+from jaxcam.methods.is_cam import is_cam
 from jaxcam.methods.kpca_cam import kpca_cam
 from jaxcam.methods.layer_cam import layer_cam
+from jaxcam.methods.occlusion import occlusion
 from jaxcam.methods.recipro_cam import recipro_cam
+from jaxcam.methods.rise import rise
+from jaxcam.methods.score_cam import score_cam
 from jaxcam.methods.sensitivity_map import sensitivity_map
 from jaxcam.methods.shapley import shapley
 from jaxcam.methods.smooth import smooth
 from jaxcam.methods.smooth_grad import smooth_grad
 from jaxcam.methods.smooth_grad_squared import smooth_grad_squared
+from jaxcam.methods.ss_cam import ss_cam
 from jaxcam.methods.taylor_cam import taylor_cam
 from jaxcam.methods.var_grad import var_grad
 from jaxcam.methods.xgrad_cam import xgrad_cam
@@ -120,6 +128,17 @@ ROWS = (
     Row("recipro_cam", "Recipro-CAM", (recipro_cam,), "layer", "1 F + HW h", "arXiv 2209.14074"),
     Row("shapley", "Shapley values of positions", (shapley,), "layer", "2 F + 2 n HW h",
         "arXiv 2208.03608"),
+    Row(
+        "ablation_cam", "Ablation-CAM", (ablation_cam,), "layer", "1 F + K h",
+        "Desai and Ramaswamy, WACV 2020",
+    ),
+    Row("score_cam", "Score-CAM", (score_cam,), "layer", "1 F + K F", "arXiv 1910.01279"),
+    Row("ss_cam", "SS-CAM", (ss_cam,), "layer", "1 F + n K F", "arXiv 2006.14255"),
+    Row("is_cam", "IS-CAM", (is_cam,), "layer", "1 F + n K F", "arXiv 2010.03023"),
+    Row("abs_cam", "Abs-CAM", (abs_cam,), "layer", "1 F + 1 B + K F", "arXiv 2207.03648"),
+    Row("fd_cam", "FD-CAM", (fd_cam,), "layer", "1 F + 1 B + 2 K h", "arXiv 2206.08792"),
+    Row("occlusion", "Occlusion", (occlusion,), "input", "1 F + windows h", "arXiv 1311.2901"),
+    Row("rise", "RISE", (rise,), "input", "1 F + n F", "arXiv 1806.07421"),
     Row(
         "sensitivity_map", "Sensitivity map", (sensitivity_map,), "input", "1 F + 1 B",
         "arXiv 1312.6034",

@@ -3,12 +3,11 @@
 import functools
 import math
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxcam.contracts import Queries
-from jaxcam.errors import fail
+from jaxcam.methods.outcomes import probability
 
 
 @functools.cache
@@ -29,10 +28,11 @@ def recipro_cam(*, gaussian: bool = False) -> Queries:
             repositories; they divide by 16, which scales the activations by a quarter.
 
     Raises:
-        JaxcamError: scores that are not ``[batch, classes]``, when called.
+        JaxcamError: when called, scores that are not ``[batch, classes]`` of two classes or more,
+            or a target of no class.
     """
     change = functools.partial(_alone, gaussian=bool(gaussian))
-    return Queries("recipro_cam", "layer", _count, change, _probability, _weigh)
+    return Queries("recipro_cam", "layer", _count, change, probability("recipro_cam"), _weigh)
 
 
 def _count(shape: tuple[int, ...]) -> int:
@@ -50,17 +50,6 @@ def _alone(a: Array, n: Array, *, gaussian: bool) -> Array:
         shape = [size if other == axis else 1 for other in range(a.ndim)]
         mask = mask * along.astype(a.dtype).reshape(shape)
     return a * mask
-
-
-def _probability(u: Array, scores: Array, class_index: Array) -> Array:
-    if scores.ndim != 1:
-        fail(
-            "recipro_cam",
-            needs="scores [batch, classes]",
-            got=f"scores of shape [batch, {', '.join(map(str, scores.shape))}]",
-            remedy="Say by logits= of jaxcam.split which scores they are.",
-        )
-    return jax.nn.softmax(scores)[class_index]
 
 
 def _weigh(outcomes: Array, clean: Array, a: Array) -> tuple[None, Array]:

@@ -14,7 +14,7 @@ from jaxcam.arrays import inputs
 from jaxcam.arrays.door import as_array
 from jaxcam.arrays.inputs import Inputs
 from jaxcam.arrays.precision import wide_dtype
-from jaxcam.contracts import Game, Gradient, Method, Path, Points, Smoothing
+from jaxcam.contracts import Game, Gradient, Method, Path, Points, Queries, Smoothing
 from jaxcam.derivatives.auto import engine_named
 from jaxcam.errors import fail
 from jaxcam.jaxprs.logarithms.rewriting import exactly
@@ -54,8 +54,10 @@ def numbers_of(method: Method, key: Array | None, x: Inputs, batch: int) -> tupl
             return begun._replace(start=start), bare
         return begun._replace(baseline=baselines.inputs_of(method.name, given, x)), bare
     points = method.points if isinstance(method, Gradient) else None
+    drawn = isinstance(method, Queries) and method.random
     if points is None:
-        return Numbers(None, zero, zero, zero), method
+        keys = _keys(method, key, batch) if drawn else None
+        return Numbers(keys, zero, zero, zero), method
     if isinstance(points, Path):
         bare = points._replace(baseline=None)
         if points.given == "activations":

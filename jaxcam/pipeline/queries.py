@@ -6,6 +6,7 @@ size. Behind a layer only the head of the network runs.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,9 @@ from jax import Array
 from jaxcam import maps
 from jaxcam.arrays.inputs import Inputs, first
 from jaxcam.arrays.precision import widen
-from jaxcam.contracts import Queries
+from jaxcam.contracts import Example, Queries
+from jaxcam.derivatives.engines.gradient import gradient
+from jaxcam.derivatives.traced import trace
 from jaxcam.errors import fail
 from jaxcam.jaxprs.dependence import Dependence, dependence
 from jaxcam.jaxprs.interpret import body
@@ -25,7 +28,7 @@ from jaxcam.pipeline.blank import Seen
 from jaxcam.pipeline.job import Job, Settings
 from jaxcam.pipeline.network import Network, check_network
 from jaxcam.pipeline.plan import refuse_unconnected
-from jaxcam.targets import Aim
+from jaxcam.targets import CLASSES, REGION, Aim
 from jaxcam.types import CAM, Diagnostics, Report
 
 NUMBERS_AT_ONCE = 1 << 20  # of changed values in flight when no chunk size is given
@@ -37,7 +40,13 @@ def asked(
 ) -> Array:  # fmt: skip
     """Give ``outcome(change(value, n))`` for each of the ``numbers: [m]``, in chunks."""
     chunk = min(chunk_size or max(1, NUMBERS_AT_ONCE // value.size), numbers.size)
-    return jax.lax.map(lambda n: outcome(change(value, n)), numbers, batch_size=chunk)
+
+    # In reverse mode a chunk is computed again: what it kept on the way does not add up.
+    @partial(jax.checkpoint, prevent_cse=False)
+    def one(n: Array) -> Array:
+        return outcome(change(value, n))
+
+    return jax.lax.map(one, numbers, batch_size=chunk)
 
 
 def answer(job: Job, settings: Settings, method: Queries) -> CAM:
@@ -47,27 +56,43 @@ def answer(job: Job, settings: Settings, method: Queries) -> CAM:
     a = jax.vmap(network.features)(job.x)
     if method.at == "layer":
         check_layer(method.name, network, a, job.x)
+    else:
+        _check_input(method, job.x)
     scores = jax.vmap(exactly(network.scores))(a, job.x)
     aim = aims.resolve(job.target, scores)
-    value = a if method.at == "layer" else _one_array(method, job.x)
-    count = method.how_many(value.shape[1:])
+    count = method.how_many(a.shape[1:])
     mask = maps.neuron_mask(job.channels, job.neurons, a.shape)
 
     def outcome(x: Inputs, aim: Aim, a: Array) -> Array:
         scores = exactly(network.scores)(a, x)
         u = network.target.log_score(scores, aim)
-        return method.outcome(widen(u), widen(scores), aim.class_index)
+        index = aim.class_index if job.target.form.scores in (CLASSES, REGION) else None
+        return method.outcome(widen(u), widen(scores), index)
 
-    def image(x: Inputs, aim: Aim, a: Array) -> tuple[Array | None, Array]:
+    def prepared(x: Inputs, aim: Aim, a: Array, key: Array | None) -> tuple[Any, ...]:
+        if method.prepare is None:
+            return ()
+        u1 = _gradient(network, a, x, aim) if method.gradient else None
+        return (method.prepare(Example(a, x, u1, key)),)
+
+    def image(
+        x: Inputs, aim: Aim, a: Array, key: Array | None
+    ) -> tuple[Array | None, Array]:  # fmt: skip
+        given = prepared(x, aim, a, key)
         if method.at == "layer":
             of, value = partial(outcome, x, aim), a
         else:
             of, value = lambda x: outcome(x, aim, network.features(x)), x
         numbers = jnp.arange(count, dtype=jnp.int32)
-        outcomes = asked(of, method.change, value, numbers, chunk_size=settings.chunk_size)
-        return method.weigh(outcomes, of(value), widen(a))
 
-    weights, signed = jax.lax.map(lambda packed: image(*packed), (job.x, aim, a))
+        def change(value: Array, n: Array) -> Array:
+            return method.change(value, n, *given)
+
+        outcomes = asked(of, change, value, numbers, chunk_size=settings.chunk_size)
+        return method.weigh(outcomes, of(value), widen(a), *given)
+
+    packed = (job.x, aim, a, job.numbers.keys)
+    weights, signed = jax.lax.map(lambda one: image(*one), packed)
     if weights is None and not (job.channels is None and job.neurons is None):
         remedy = "Leave channels= and neurons= None, or take a method that weighs feature maps."
         got = "a subset of its feature maps"
@@ -77,13 +102,24 @@ def answer(job: Job, settings: Settings, method: Queries) -> CAM:
     was_seen = jax.vmap(seen)(signed)
     finite = ~blank.has(was_seen, Seen.NOT_FINITE)
     part = "head" if method.at == "layer" else "network"
-    words = f"{count} forward passes of the {part} for each image, and no derivative"
+    taken = "one gradient" if method.gradient else "no derivative"
+    words = f"{count} forward passes of the {part} for each image, and {taken}"
     diagnostics = Diagnostics(
         report=Report("queries", True, words), poles=None, num_samples=None,
         effective_samples=None, top_class_kept=None, standard_error=None, relative_error=None,
         finite=finite, blank=finite & ~blank.has(was_seen, Seen.POSITIVE), seen=was_seen,
     )  # fmt: skip
     return CAM(jax.nn.relu(signed), signed, weights, scores, aim.class_index, diagnostics)
+
+
+def _gradient(network: Network, a: Array, x: Inputs, aim: Aim) -> Array:
+    """Give ``du/da`` of one clean example, in the precision that derivatives are taken in."""
+
+    def score(wide: Array, x: Inputs, aim: Aim) -> Array:
+        return network.log_score(wide.astype(a.dtype), x, aim).astype(wide.dtype)
+
+    arguments = (widen(a), x, aim)
+    return gradient(trace(score, *arguments), *jax.tree.leaves(arguments))[0]
 
 
 def check_layer(call: str, network: Network, a: Array, x: Inputs) -> None:
@@ -93,7 +129,8 @@ def check_layer(call: str, network: Network, a: Array, x: Inputs) -> None:
         refuse_unconnected(call, Dependence.NONE)
 
 
-def _one_array(method: Queries, x: Inputs) -> Array:
+def _check_input(method: Queries, x: Inputs) -> None:
+    """Refuse what is not one array of numbers that can be changed a little."""
     if not isinstance(x, jax.Array):
         fail(
             method.name,
@@ -101,7 +138,9 @@ def _one_array(method: Queries, x: Inputs) -> Array:
             got=f"{len(x)} inputs",
             remedy="Close over the others: jaxcam.Split(lambda x: ..., lambda a, x: ...).",
         )
-    return x
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        remedy = "Convert x as in training, or take a method that changes the layer."
+        fail(method.name, needs="a floating input, which it changes", got=x.dtype, remedy=remedy)
 
 
 def seen(signed: Array) -> Array:

@@ -122,6 +122,30 @@ def test_a_gradient_through_the_samples_is_that_of_the_loss():
         np.testing.assert_allclose(jax.grad(loss)(kernel, x, 6, 6), found, rtol=1e-9)
 
 
+def test_masks_of_a_thousand_feature_maps_take_the_memory_of_one_chunk():
+    """Score-CAM's are of the input's size, for each of the layer's maps; its gradient's too."""
+    x = normal((1, 128, 128, 2))
+
+    def features(x):
+        return jax.nn.relu(x.reshape(1, 4, 32, 4, 32, 2).mean((2, 4)))
+
+    def signed(x, count):
+        kernel = jnp.linspace(-1.0, 1.0, 2 * count).reshape(2, count)
+        split = jaxcam.Split(lambda x: features(x) @ kernel, lambda a, x: a.max((1, 2)))
+        return jaxcam.cam(split, x, jaxcam.methods.score_cam(), 1, chunk_size=4).signed
+
+    few, many, back = (
+        bytes_of(function, x)
+        for function in (
+            lambda x: signed(x, 16), lambda x: signed(x, 1024),
+            jax.grad(lambda x: signed(x, 1024).sum()),
+        )
+    )  # fmt: skip
+    mask = x.nbytes / 2
+    assert many - few < 0.02 * 1024 * mask
+    assert back < 0.2 * 1024 * mask
+
+
 def chunked(x, method, chunk_size, **how):
     return jaxcam.cam(relu(), x, method, 1, key=KEY, chunk_size=chunk_size, **how)
 
