@@ -41,7 +41,7 @@ def explain_layers(
     x: Any,
     target: Any = None,
     *,
-    names: Iterable[str] | None = None,
+    names: Iterable[str] | str | None = None,
     order: int = 3,
     progress: Callable[[int, int], None] | None = None,
     variables: Any = None,
@@ -80,6 +80,7 @@ def explain_layers(
     """
     x = taken(x, "jaxcam.explain_layers(model, x)")
     outputs = layers(model, x, variables=variables, **kwargs)
+    names = [names] if isinstance(names, str) else names
     asked = list(outputs) if names is None else list(names)
     costs: dict[str, LayerCost] = {}
     for done, name in enumerate(asked, start=1):

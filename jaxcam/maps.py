@@ -1,7 +1,8 @@
 """From weights and activations to a map, and from a map to a picture's resolution and range."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -33,11 +34,14 @@ def upsample(map: Array, size: Sequence[int]) -> Array:
     (1, 224, 224)
     """
     map = as_array(map, "upsample")
-    if len(size) != map.ndim - 1:
+    numbers = isinstance(size, Iterable) and all(
+        isinstance(length, Integral) and length > 0 for length in size
+    )
+    if not numbers or len(size) != map.ndim - 1:
         fail(
             "upsample",
-            needs=f"a size of {map.ndim - 1} spatial axes for maps [batch, *spatial]",
-            got=f"size {tuple(size)} and maps of shape {map.shape}",
+            needs=f"a size of {map.ndim - 1} spatial axes for maps [batch, *spatial], as integers",
+            got=f"size {size!r} and maps of shape {map.shape}",
             remedy="Leave the batch axis out of the size, and keep it in the maps.",
         )
     return jax.image.resize(map, (map.shape[0], *size), method="linear")
@@ -80,11 +84,12 @@ def fuse(maps: Sequence[Array], size: Sequence[int] | None = None, *, how: str =
     >>> print(jaxcam.fuse([late, early]))
     [[[0.25 1.  ]]]
     """
-    if not maps or how not in FUSIONS:
+    several = isinstance(maps, Sequence) and not isinstance(maps, str)
+    if not several or not maps or how not in FUSIONS:
         fail(
             "fuse",
-            needs=f"at least one map, and how= of {' or '.join(FUSIONS)}",
-            got=f"{len(maps)} maps and {how!r}",
+            needs=f"a list of at least one map, and how= of {' or '.join(FUSIONS)}",
+            got=f"{f'{len(maps)} maps' if several else type(maps).__name__} and {how!r}",
             remedy="For example fuse([late.map, early.map], how='max').",
         )
     maps = [as_array(map, "fuse") for map in maps]

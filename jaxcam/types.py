@@ -17,6 +17,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxcam import summaries
+from jaxcam.errors import fail
 
 LogScore = Callable[[Array], Array]
 """One example's scalar ``u`` as a function of its activations ``a: [*spatial, k]``."""
@@ -100,12 +101,25 @@ class Shared(NamedTuple):
 
 def shared(split: Split) -> Shared:
     """Take a split apart, with arrays that occur twice kept once."""
+    check_split("split", split)
     halves = Split(held(split.features), held(split.scores))
     leaves, structure = jax.tree.flatten(halves)
     order: dict[int, int] = {}
     indices = tuple(order.setdefault(id(leaf), len(order)) for leaf in leaves)
     by_index = dict(zip(indices, leaves, strict=True))
     return Shared(tuple(by_index.values()), _Places(structure, indices))
+
+
+def check_split(call: str, split: Any) -> None:
+    """Refuse what is not cut, such as the model itself."""
+    if not (hasattr(split, "features") and hasattr(split, "scores")):
+        fail(
+            call,
+            needs="a network cut at a layer, features and scores",
+            got=f"a {type(split).__name__}",
+            remedy="jaxcam.split(model, layer) makes one of a model, and "
+            "jaxcam.Split(features, scores) of two functions.",
+        )
 
 
 class LogDerivatives(NamedTuple):

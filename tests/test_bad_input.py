@@ -23,6 +23,17 @@ def explain(split=None, x=X, target=1, **options):
     return jaxcam.smooth_grad_cam_pp(split or relu(), x, target, **options)
 
 
+def _kept(transform):
+    """A network that hands out what it kept from inside a transformation, as hooks do."""
+
+    def kept(x):
+        seen = []
+        transform(lambda x: seen.append(jnp.tanh(x)))(x)
+        return seen[0] if seen[0].ndim == x.ndim else seen[0][None]
+
+    return jaxcam.Split(kept, lambda a, x: a.mean((1, 2)) @ jnp.ones((2, 5)))
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -65,6 +76,22 @@ def explain(split=None, x=X, target=1, **options):
             lambda: jaxcam.check_derivatives(lambda a: jnp.fft.fft(a).sum(), X[0]),
             ["check_derivatives", "complex64", "real part"],
         ),
+        (lambda: jaxcam.log_derivatives("u", X[0]), ["log_derivatives", "a function"]),
+        (
+            lambda: jaxcam.log_derivatives(lambda a: np.tanh(a)[0, 0, 0], X[0]),
+            ["NumPy", "jax.numpy"],
+        ),
+        (lambda: jaxcam.explain_engine(lambda a: a["c"], X[0]), ["TypeError", "(5, 4, 2)"]),
+        (lambda: jaxcam.explain_engine(lambda a: a.sum() if a.sum() else 0.0, X[0]), ["jnp.where"]),
+        (lambda: jaxcam.cam(relu(), X, "grad_cam"), ["cam", "methods.make('grad_cam')"]),
+        (lambda: jaxcam.cam(relu(), X, grad_cam), ["a method", "made by a call"]),
+        (lambda: jaxcam.cam(tuple(relu()), X, grad_cam()), ["features and scores", "a tuple"]),
+        (lambda: jaxcam.half_precision(relu().features), ["half_precision", "features and scores"]),
+        (lambda: jaxcam.half_precision(relu(), "fp8"), ["half_precision", "'fp8'"]),
+        (lambda: jaxcam.fuse(X[..., 0]), ["fuse", "a list of"]),
+        (lambda: jaxcam.upsample(X[..., 0], 16), ["upsample", "as integers", "size 16"]),
+        (lambda: explain(_kept(jax.jit)), ["kept from inside a transformation", "outside of it"]),
+        (lambda: explain(_kept(jax.vmap)), ["kept from inside a transformation", "outside of it"]),
         (lambda: explain(poles="round"), ["poles", "'bounded' or 'raw'", "'round'"]),
         (lambda: explain(numerator="d3"), ["numerator", "'d2' or 'd1'", "'d3'"]),
         (lambda: jaxcam.cam(relu(), X, jaxcam.smooth(grad_cam())), ["needs a key", "key="]),

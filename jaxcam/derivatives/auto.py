@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 from jax.extend import core
 
+from jaxcam.arrays.door import as_array
 from jaxcam.contracts import Engine, Proof, Traced
 from jaxcam.derivatives.engines import (
     absent,
@@ -108,6 +109,7 @@ def explain_engine(log_score: LogScore, a: Any) -> Decision:
     >>> print(str(decision).splitlines()[0])
     engine       exact  applies  operations   why
     """
+    a = a if isinstance(a, jax.ShapeDtypeStruct) else as_array(a, "explain_engine")
     check_score("explain_engine", log_score, a)
     traced = trace(log_score, a)
     candidates = tuple(_considered(engine, engine.name, traced) for engine in ENGINES)

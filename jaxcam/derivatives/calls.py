@@ -31,9 +31,10 @@ def log_derivatives(
     Returns:
         `LogDerivatives`, each shaped like ``a``. Not finite along an element that has no such
         derivative (a root at zero, the norm of a channel that is zero). What a channel or a place
-        does not move stays zero, though an operation's slope be infinite there: so it is in the
-        engines that carry tangents (``peeled`` to ``adjoint``); the others give what `jax.grad` and
-        `jax.jvp` give, which may be NaN.
+        does not move, and what nothing behind it sees (``sqrt(a) * mask``, of zeros at both),
+        stays zero, though an operation's slope be infinite there: so it is in the engines that
+        carry tangents (``peeled`` to ``adjoint``); the others give what `jax.grad` and `jax.jvp`
+        give, which may be NaN.
 
     Functions with a derivative written by hand (`jax.custom_jvp`) have the derivatives that nested
     `jax.grad` finds, whatever their author meant: where the rule gives a plain value and not the

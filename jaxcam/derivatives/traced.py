@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcam.arrays.outputs import describe, is_array
+from jaxcam.arrays.running import untraceable, worded
 from jaxcam.contracts import Traced
-from jaxcam.errors import JaxcamWarning, fail, message
+from jaxcam.errors import JaxcamError, JaxcamWarning, fail, message
 from jaxcam.jaxprs.dependence import Dependence, dependence
 from jaxcam.jaxprs.interpret import body
 from jaxcam.jaxprs.logarithms.rewriting import exact_logarithms
@@ -41,14 +42,24 @@ def trace(
 
 def check_score(call: str, log_score: LogScore, a: Array) -> None:
     """Refuse what has no derivatives, or is not a scalar of one example."""
+    needs = "a scalar log-score of one example"
+    if not callable(log_score):
+        remedy = "Pass a function of the activations that returns a number."
+        fail(call, needs=needs, got=describe(log_score), remedy=remedy)
     if not jnp.issubdtype(a.dtype, jnp.floating):
         fail(
             call, needs="floating activations", got=a.dtype, remedy="Convert: a.astype('float32')."
         )
     if not a.ndim:
         fail(call, needs="an axis of channels, [*spatial, k]", got="a number", remedy="a[None]")
-    out = jax.eval_shape(log_score, a)
-    needs = "a scalar log-score of one example"
+    try:
+        out = jax.eval_shape(log_score, a)
+    except JaxcamError:
+        raise
+    except Exception as error:
+        got = f"{worded(error)}, on activations of shape {a.shape}"
+        got, remedy = untraceable(error) or (got, "It is given one example's, without batch axis.")
+        raise JaxcamError(message(call, needs=needs, got=got, remedy=remedy)) from error
     shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
     if shape != ():
         got = f"an output of shape {shape}" if is_array(out) else describe(out)

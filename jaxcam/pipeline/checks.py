@@ -24,6 +24,19 @@ LEVEL = 1e-4  # of the log-score: differences below are no ground to stand on
 FEW = 0.25  # of the samples: where fewer carry the weight, the user is told
 
 
+def check_method(method: Any) -> None:
+    """Refuse what is no method, such as its name."""
+    if not isinstance(method, Method):
+        by_name = f"jaxcam.methods.make({method!r})" if isinstance(method, str) else ""
+        called = "A method is made by a call: jaxcam.methods.grad_cam()."
+        fail(
+            "cam",
+            needs="a method, from jaxcam.methods",
+            got=repr(method) if isinstance(method, str) else f"a {type(method).__name__}",
+            remedy=f"By its name: {by_name}." if by_name else called,
+        )
+
+
 def check_input(x: Any, call: str) -> Inputs:
     """Refuse what is no batch of finite inputs, for a call of that name."""
     x = sorted_out(x)
@@ -52,7 +65,10 @@ def _one(x: Array, call: str) -> Array:
             call,
             needs="x of shape [batch, *spatial, channel]",
             got=f"shape {x.shape}",
-            remedy="Add the batch axis: x[None].",
+            remedy="Add the batch axis: x[None]."
+            if x.ndim != 2
+            else "Add the axis that is missing, the batch axis by x[None]; names of tokens, "
+            "[batch, length], are integers.",
         )
     return x
 

@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax.errors import UnexpectedTracerError
+
+from jaxcam.arrays.running import running
 
 NETWORKS = 128  # every layer of a large network that is explained at all of them, in turn
 
@@ -36,6 +39,11 @@ def of_network(
 
     @functools.wraps(function)
     def call(job: Any, *arguments: Any, **named: Any) -> Any:
-        return jitted(jax.tree.structure((job.shared, job.target)))(job, *arguments, **named)
+        program = jitted(jax.tree.structure((job.shared, job.target)))
+        try:
+            return program(job, *arguments, **named)
+        except UnexpectedTracerError:  # JAX does not look while it traces
+            with running("split", job.x):
+                raise
 
     return call

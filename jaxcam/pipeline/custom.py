@@ -8,14 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.errors import (
-    ConcretizationTypeError,
-    TracerArrayConversionError,
-    TracerBoolConversionError,
-    TracerIntegerConversionError,
-)
 from jax.extend import core
 
+from jaxcam.arrays.running import untraceable, worded
 from jaxcam.errors import JaxcamError, fail
 from jaxcam.jaxprs.dependence import Dependence, dependence
 from jaxcam.jaxprs.interpret import body, run
@@ -35,17 +30,12 @@ def check_custom(log_score: Any, scores: Any) -> None:
         closed, shape = jax.make_jaxpr(own, return_shape=True)(scores)
     except JaxcamError:
         raise
-    except TracerBoolConversionError:
-        _refuse(call, "an if (or and, or, not) on a value", "Choose by jnp.where(condition, a, b).")
-    except (
-        ConcretizationTypeError, TracerArrayConversionError, TracerIntegerConversionError,
-    ):  # fmt: skip
-        remedy = "Compute with jax.numpy, and return the array as it is."
-        _refuse(call, "NumPy, float() or int() of a value", remedy)
     except Exception as error:
-        line = (str(error).splitlines() or [""])[0]
-        got = f"{type(error).__name__}: {line}"
-        _refuse(call, f"{got}, for scores of shape {scores.shape}", "Does it fit these scores?")
+        known = untraceable(error)
+        if known is not None:
+            _refuse(call, *known)
+        got = f"{worded(error)}, for scores of shape {scores.shape}"
+        _refuse(call, got, "Does it fit these scores?")
     _check_result(call, closed, shape)
     _check_indices(call, closed)
 

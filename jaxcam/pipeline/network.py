@@ -1,6 +1,5 @@
 """One example's view of a split network, and whether it runs at all on the input."""
 
-import re
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ from jax import Array
 
 from jaxcam.arrays.inputs import Inputs
 from jaxcam.arrays.outputs import check_activations, check_scores
-from jaxcam.errors import JaxcamError
+from jaxcam.arrays.running import running
 from jaxcam.targets import Aim, Target
 from jaxcam.types import Split
 
@@ -45,29 +44,7 @@ def through(split: Split, x: Inputs) -> tuple[Any, Any]:
 
 def check_network(split: Split, x: Inputs) -> None:
     """Try the network on abstract input, and say what does not fit."""
-    shape = f"x of shape {' and '.join(str(leaf.shape) for leaf in jax.tree.leaves(x))}"
-    try:
+    with running("split", x):
         a, scores = jax.eval_shape(partial(through, split), x)
-    except JaxcamError:
-        raise
-    except Exception as error:
-        several = (
-            f"These are {len(x)} inputs; pictures are stacked, np.stack(x)."
-            if isinstance(x, tuple)
-            else "The batch axis comes first, x[None] for one example."
-        )
-        raise JaxcamError(
-            f"split: needs a network that runs on x; got {shape}, on which it raised "
-            f"{type(error).__name__}: {_first_words(error)}. Check the rank and size of x, and "
-            f"which axis is which. {several}"
-        ) from error
     check_activations("features(x)", a, x)
     check_scores("scores(a, x)", scores, x)
-
-
-def _first_words(error: Exception) -> str:
-    """The first line that says what is wrong: Keras says before where, and in bold."""
-    text = re.sub(r"\x1b\[\d*m", "", str(error))
-    lines = [line.strip().rstrip(".") for line in text.splitlines() if line.strip()]
-    said = [line for line in lines if not line.startswith("Exception encountered when calling")]
-    return (said or lines or [""])[0]

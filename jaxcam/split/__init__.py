@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 
 from jaxcam.arrays.inputs import taken
+from jaxcam.arrays.running import running
 from jaxcam.errors import fail
 from jaxcam.split import linen
 from jaxcam.split.arrange import ToMap, tokens
@@ -95,7 +96,8 @@ def split(
     >>> bool(jnp.all(scores(a, x) == Net().apply(variables, x)))
     True
     """
-    where = f"jaxcam.split(model, {layer!r})"
+    named = repr(layer) if isinstance(layer, str | int) else f"a {type(layer).__name__}"
+    where = f"jaxcam.split(model, {named})"
     network = _network(where, model, variables, kwargs)
     whole = layer == INPUT
     path = (INPUT,) if whole else () if layer == AUTO else _path(where, model, layer)
@@ -130,7 +132,9 @@ def layers(model: Any, x: Any, *, variables: Any = None, **kwargs: Any) -> dict[
     where = "jaxcam.layers(model, x)"
     x = taken(x, where)
     network = _network(where, model, variables, kwargs)
-    sightings = census(network, *divide(where, kwargs), x)
+    arguments, arrays = divide(where, kwargs)
+    with running(where, x):
+        sightings = census(network, arguments, arrays, x)
     return {str(place): sighting.output for place, sighting in free(sightings)}
 
 
@@ -161,7 +165,9 @@ def last_layer(
     x = taken(x, where)
     network = _network(where, model, variables, kwargs)
     _check_options(where, AUTO, 0, select, to_map, None)
-    return str(last(where, network, *divide(where, kwargs), x, select, to_map))
+    arguments, arrays = divide(where, kwargs)
+    with running(where, x):
+        return str(last(where, network, arguments, arrays, x, select, to_map))
 
 
 def _network(where: str, model: Any, variables: Any, kwargs: Mapping[str, Any]) -> Network:

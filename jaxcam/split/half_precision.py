@@ -19,7 +19,7 @@ from jax.tree_util import Partial
 
 from jaxcam.errors import fail
 from jaxcam.jaxprs.interpret import arguments, body, called, evaluate, results, run
-from jaxcam.types import Split, held
+from jaxcam.types import Split, check_split, held
 
 MULTIPLICATIONS = {"conv_general_dilated", "dot_general"}
 FREE, ROUNDED, WHOLE = range(3)  # depends on the weights alone, on the input, on the layer
@@ -50,9 +50,13 @@ def half_precision(split: Split, dtype: Any = jnp.bfloat16) -> Split:
     >>> float(halved.features(jnp.full((1, 2, 2, 1), 0.1))[0, 0, 0, 0])
     0.099609375
     """
-    dtype = jnp.dtype(dtype)
+    try:
+        dtype = jnp.dtype(dtype)
+    except TypeError:
+        dtype = repr(dtype)
     if dtype not in (jnp.bfloat16, jnp.float16):
         fail("half_precision", needs="bfloat16 or float16", got=dtype, remedy="Use bfloat16.")
+    check_split("half_precision", split)
     features, scores = held(split.features), held(split.scores)
     return Split(
         Partial(_Halved(dtype, (ROUNDED,)), features),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,7 +23,7 @@ from jaxcam.errors import fail
 from jaxcam.split.census import Tape, mark
 from jaxcam.split.passes import Seen, visit
 from jaxcam.split.site import Adapter, Network, Site, divide, join
-from jaxcam.split.state import Held, not_handed_on, refuse
+from jaxcam.split.state import Held, not_handed_on, not_there_before, refuse
 
 _SEEN, _SUBSTITUTE, _LABEL = "jaxcam seen", "jaxcam substitute", "jaxcam label"
 _PROBE = "jaxcam probe"
@@ -77,10 +77,13 @@ def run(
 
     slot = reduce(lambda tree, key: {key: tree}, reversed(site.path), {_SUBSTITUTE: a})
     positional, named = call_with(x)
-    with _calls(watch), in_our_words(site):
+    bridged: list[Bridged] = []
+    with _calls(watch, bridged.append), in_our_words(site):
         output, sown = site.model.apply(
             {**variables, collection: slot}, *positional, mutable=[collection], **named, **kwargs
         )
+    if any(one.changed for one in bridged):
+        _check_bridged(site.model, variables, kwargs, x)
     lifted = roots.get(site.path) is not roots.get(())
     if lifted and a is None and not _reached(site.model, variables, kwargs, x, [site.path]):
         return output, ()
@@ -106,8 +109,11 @@ def survey(
         if isinstance(tree, Mapping)
     }
     positional, named = call_with(x)
-    with _calls(watch), in_our_words("jaxcam.layers(model, x)"):
+    bridged: list[Bridged] = []
+    with _calls(watch, bridged.append), in_our_words("jaxcam.layers(model, x)"):
         model.apply({**variables, **labels}, *positional, **named, **kwargs)
+    if any(one.changed for one in bridged):
+        _check_bridged(model, variables, kwargs, x)
     lifted = [path for path, root in roots.items() if root is not roots[()]]
     if lifted:
         reached = _reached(model, variables, kwargs, x, lifted)
@@ -160,15 +166,32 @@ ADAPTER = Adapter(run, survey)
 """What `flax.linen` models are run with."""
 
 
+class Bridged(NamedTuple):
+    """What an nnx model in a linen one (``nnx.bridge.ToLinen``) was called with, and its batch
+    statistics after the call, by name. linen drops those.
+    """
+
+    given: list[Any]
+    statistics: dict[str, Any]
+
+    @property
+    def changed(self) -> bool:
+        """Whether any of them is another array."""
+        return not set(map(id, self.statistics.values())) <= set(map(id, self.given))
+
+
 @contextmanager
-def _calls(watch: Callable[[nn.Module, Callable[[], Any]], Any]) -> Iterator[None]:
+def _calls(
+    watch: Callable[[nn.Module, Callable[[], Any]], Any],
+    bridged: Callable[[Bridged], None] = lambda _: None,
+) -> Iterator[None]:
     """Have ``watch`` around every call of a module, once: ``super().__call__`` is not another."""
     running: list[tuple[str, ...]] = []
 
     def intercept(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
         if context.method_name == _UPDATE:
-            _check_bridged(module, *args)
+            bridged(_bridged(module, *args))
         if context.method_name != "__call__" or module.scope is None or module.path in running:
             return next_fun(*args, **kwargs)
         running.append(module.path)
@@ -181,20 +204,38 @@ def _calls(watch: Callable[[nn.Module, Callable[[], Any]], Any]) -> Iterator[Non
         yield
 
 
-def _check_bridged(wrapper: nn.Module, model: Any) -> None:
-    """Refuse an nnx model in a linen one whose call made other statistics: linen drops them."""
+def _bridged(wrapper: nn.Module, model: Any) -> Bridged:
     from flax import nnx  # not for those who have no such model
 
     if not (isinstance(wrapper, nnx.bridge.ToLinen) and isinstance(model, nnx.Module)):
-        return
-    given = set(map(id, jax.tree.leaves(wrapper.variables)))
-    made = nnx.to_flat_state(nnx.state(model, nnx.BatchStat))
-    names = [
-        "/".join(map(str, (*wrapper.path, *path)))
-        for path, held in made
-        if id(held.get_raw_value()) not in given
-    ]
-    if names:
+        return Bridged([], {})
+    held = nnx.to_flat_state(nnx.state(model, nnx.BatchStat))
+    return Bridged(
+        jax.tree.leaves(wrapper.variables),
+        {"/".join(map(str, (*wrapper.path, *path))): v.get_raw_value() for path, v in held},
+    )
+
+
+def _check_bridged(model: nn.Module, variables: Any, kwargs: Any, x: Any) -> None:
+    """Refuse nnx models in a linen one whose call makes other statistics.
+
+    ``nnx.jit`` and ``nnx.remat`` hand every array back as a new one: the jaxpr tells.
+    """
+    static, arrays = divide("", kwargs)
+
+    def trial(rest: Any, x: Any) -> tuple[Any, Held, Held]:
+        variables, arrays = rest
+        bridged: list[Bridged] = []
+        positional, named = call_with(x)
+        with _calls(lambda _, call: call(), bridged.append):
+            model.apply(variables, *positional, **named, **join(static, arrays))
+        after: Held = {}
+        for one in bridged:
+            for name, value in one.statistics.items():
+                after.setdefault(name, []).append(value)
+        return [], {"": [array for one in bridged for array in one.given]}, after
+
+    if names := not_there_before(trial, (variables, arrays), x):
         refuse(
             "nnx.bridge.ToLinen",
             names,

@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 from jaxcam.arrays.door import as_array
 from jaxcam.arrays.inputs import taken
 from jaxcam.arrays.outputs import check_activations, check_scores, describe
+from jaxcam.arrays.running import running
 from jaxcam.errors import fail
 from jaxcam.split.arrange import arranged, put_back
 from jaxcam.split.last import located
@@ -115,9 +116,10 @@ def _run(
                 got="one inside a transformation that keeps it",
                 remedy="Take a layer outside of it; jaxcam.layers lists the candidates.",
             )
-    except Exception:
+    except Exception as error:
         refuse_layer(site, weights, arrays, x)
-        raise
+        with running(str(site), x):
+            raise error
     return output, seen
 
 

@@ -1,13 +1,15 @@
 """Picking one array from what a layer or a model returns, and putting another in its place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 from jax import Array
 
 from jaxcam.arrays.outputs import describe, is_array
-from jaxcam.errors import fail
+from jaxcam.arrays.running import worded
+from jaxcam.errors import JaxcamError, fail, message
 
 Choice = int | str | Callable[[Any], Any] | None
 """An index, a key or an attribute's name, or a function of the whole; ``None``: it is an array."""
@@ -30,8 +32,9 @@ def pick(tree: Any, choice: Choice, *, call: str, what: str, option: str) -> Arr
         picked, needs = tree, f"{what} that is one array"
         remedy = f"Say which one by {option}=, an index, a key or a function that returns it."
     else:
-        picked = choice(tree) if callable(choice) else _entry(tree, choice)
         needs = f"{option}= to pick one array from {what}"
+        with _asking(call, needs, got):
+            picked = choice(tree) if callable(choice) else _entry(tree, choice)
         remedy = "Give an index, a key or a function that finds an array in it."
     if not is_array(picked):
         fail(call, needs=needs, got=got, remedy=remedy)
@@ -46,6 +49,19 @@ def replace(tree: Any, old: Array, new: Array) -> Any:
 def holds(tree: Any, array: Array) -> bool:
     """Whether ``array`` is itself a leaf of ``tree``, and not computed from one."""
     return any(leaf is array for leaf in jax.tree.leaves(tree))
+
+
+@contextmanager
+def _asking(call: str, needs: str, got: str) -> Iterator[None]:
+    """What the user's own function has against it."""
+    try:
+        yield
+    except JaxcamError:
+        raise
+    except Exception as error:
+        got = f"{got}, which raised {worded(error)}"
+        remedy = "It is given what stands here, and returns one array of it."
+        raise JaxcamError(message(call, needs=needs, got=got, remedy=remedy)) from error
 
 
 def _entry(tree: Any, choice: int | str) -> Any:

@@ -60,6 +60,13 @@ def not_handed_on(trial: Trial, rest: Any, x: Any) -> list[str]:
     return [name for name, old in before.items() if not _is_handed_on(old, after.get(name, []))]
 
 
+def not_there_before(trial: Trial, rest: Any, x: Any) -> list[str]:
+    """The names of what is after a call not proved to be one of the arrays before it, as it was."""
+    _, before, after, _ = _traced(trial, rest, x)
+    there = {flow.origin for flows in before.values() for flow in flows} - {None}
+    return [name for name, new in after.items() if not {flow.origin for flow in new} <= there]
+
+
 def _traced(
     trial: Trial, rest: Any, x: Any
 ) -> tuple[list["_Flow"], dict[str, list["_Flow"]], dict[str, list["_Flow"]], set[int]]:

@@ -187,6 +187,49 @@ def test_what_the_score_does_not_see_is_nothing():
         np.testing.assert_array_equal(found == 0, [[False, True, False]])
 
 
+MASK = np.array([1.0, 0, 1, 1, 0, 1])[:, None] * np.ones((6, 4))
+STEEP = {  # infinite slopes at zero, and a mask behind them
+    "root": lambda a, mask: jnp.sqrt(a) * mask,
+    "chain": lambda a, mask: jnp.sin(2 * jnp.cbrt(a)) * mask + jnp.sqrt(a) * mask,
+    "norm": lambda a, mask: jnp.sqrt((a**2).sum(-1, keepdims=True)) * mask,
+    "comparison": lambda a, mask: a**0.5 * (a > 0).astype(a.dtype),
+    "indices": lambda a, mask: jnp.sqrt(a)[np.array([0, 2, 3, 5])],
+    "weights": lambda a, mask: mask[:, 0] @ jnp.arccos(1 - a),
+}
+
+
+@pytest.mark.parametrize("f", STEEP.values(), ids=STEEP)
+def test_what_a_mask_takes_away_is_nothing(f):
+    """Against the same where the masked places are ones, away from what is infinite."""
+    a = MASK * np.abs(tails.normal("masked", 6, 4))
+
+    def u(a):
+        return jnp.tanh(f(a, jnp.asarray(MASK, a.dtype)) @ weights("masked", a, 4, 3)).sum() ** 2
+
+    def away(a):
+        mask = jnp.asarray(MASK, a.dtype)
+        values = f(a + 0.5 * (1 - mask), mask)
+        values = values * mask if values.shape == mask.shape else values
+        return jnp.tanh(values @ weights("masked", a, 4, 3)).sum() ** 2
+
+    truth = [v * MASK for v in oracles.brute_force(away, a)]
+    found = derive(u, a)
+    with jax.enable_x64(True):
+        first = choose("auto", trace(u, jnp.asarray(a)), order=1).derive(jnp.asarray(a))[0].u1
+    for ours, theirs in zip((first, *found), (truth[0], *truth), strict=True):
+        assert relative_error(ours, theirs) < 1e-9
+
+
+def test_what_is_squared_behind_a_mask_is_seen_and_what_is_not_masked_stays_infinite():
+    a = jnp.array([[4.0, 0.0, 0.0]])
+    mask = jnp.array([[1.0, 0.0, 1.0]])
+    for found in jaxcam.log_derivatives(lambda a: (jnp.sqrt(a) * mask).sum(), a, engine="adjoint"):
+        np.testing.assert_array_equal(np.isfinite(found), [[True, True, False]])
+    # No first derivative by sqrt(a) at zero, but a second one: the root there is not unseen.
+    _, u2, _ = jaxcam.log_derivatives(lambda a: (jnp.sqrt(a) ** 2).sum(), a, engine="adjoint")
+    np.testing.assert_array_equal(np.isfinite(u2), [[True, False, False]])
+
+
 def test_guarded_products_can_be_differentiated():
     """Where all is finite, zeros do not stop the derivative of a derivative."""
 

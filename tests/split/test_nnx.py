@@ -235,7 +235,7 @@ def test_the_model_stays_as_it_is(graph, wrap):
         split(model, "blocks/0/normal")
     with pytest.raises(JaxcamError):
         split(model, "blocks/0/norm", call=3).features(X)
-    with pytest.raises(TypeError):
+    with pytest.raises(JaxcamError, match="unexpected keyword"):
         split(model, "blocks/0/norm", unknown=3).features(X)
     with pytest.raises(ValueError, match="feature dimension"):
         features(X[..., :2])

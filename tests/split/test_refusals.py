@@ -12,7 +12,7 @@ from flax import nnx
 from networks import normal
 
 from jaxcam.errors import JaxcamError
-from jaxcam.split import layers, split
+from jaxcam.split import last_layer, layers, split
 
 X = normal((2, 4, 4, 3))
 
@@ -372,6 +372,18 @@ def test_a_failed_call_leaves_the_model_usable():
     )
 
 
-def test_errors_of_the_model_itself_stay():
-    with pytest.raises(TypeError, match="unexpected keyword"):
-        run(Convs(), "conv_0", unknown=1)
+def test_errors_of_the_model_itself_stay_below_ours():
+    model = Convs()
+    calls = (
+        lambda: run(model, "conv_0", unknown=1),
+        lambda: layers(model, X, variables=init(model), unknown=1),
+    )
+    for call in calls:
+        with pytest.raises(JaxcamError, match=r"a network that runs on x.*own call") as raised:
+            call()
+        assert isinstance(raised.value.__cause__, TypeError)
+    model = Inside(lambda layer: layer)
+    for call in (layers, last_layer):
+        check(["x of shape (1, 4, 4, 5)", "feature dimension"], call, model, jnp.ones((1, 4, 4, 5)))
+    check(["select=", "raised TypeError"], run, model, "conv", select=lambda a: a["map"])
+    check(["got a Conv"], split, model, model.conv)

@@ -235,24 +235,38 @@ def test_linen_modules_within():
         split(model, "inner", train=True).features(X)
 
 
+class CompiledNorm(nnx.Module):
+    """A BatchNorm within ``nnx.jit``, which hands every array back as a new one."""
+
+    def __init__(self, width, rngs):
+        self.norm = nnx.BatchNorm(width, rngs=rngs)
+
+    def __call__(self, x, use_running_average):
+        normalise = nnx.jit(lambda norm, x: norm(x, use_running_average=use_running_average))
+        return normalise(self.norm, x)
+
+
 class Outer(nn.Module):
     """An nnx BatchNorm in a linen model: what it changes, linen drops without a word."""
 
     average: bool
+    norm: type = nnx.BatchNorm
 
     @nn.compact
     def __call__(self, x):
         x = nn.Conv(3, (1, 1), name="conv")(x)
-        x = nnx.bridge.ToLinen(nnx.BatchNorm, args=(3,), name="norm")(
+        x = nnx.bridge.ToLinen(self.norm, args=(3,), name="norm")(
             x, use_running_average=self.average
         )
         return x.mean((1, 2))
 
 
-def test_an_nnx_model_in_training_mode_within_a_linen_one_is_refused():
+@pytest.mark.parametrize("norm", [nnx.BatchNorm, CompiledNorm])
+def test_an_nnx_model_in_training_mode_within_a_linen_one_is_refused(norm):
     x = jnp.ones((1, 2, 2, 3))
-    variables = Outer(average=True).init(jax.random.key(0), x)
-    split = jaxcam.split(Outer(average=True), "conv", variables=variables)
+    variables = Outer(True, norm).init(jax.random.key(0), x)
+    split = jaxcam.split(Outer(True, norm), "conv", variables=variables)
     assert split.scores(split.features(x), x).shape == (1, 3)
-    with pytest.raises(jaxcam.JaxcamError, match=r"ToLinen.*evaluation mode.*norm/mean"):
-        jaxcam.split(Outer(average=False), "conv", variables=variables).features(x)
+    assert "conv" in jaxcam.layers(Outer(True, norm), x, variables=variables)
+    with pytest.raises(jaxcam.JaxcamError, match=r"ToLinen.*evaluation mode.*norm/.*mean"):
+        jaxcam.split(Outer(False, norm), "conv", variables=variables).features(x)

@@ -7,7 +7,8 @@ In the order in which the derivatives of a score pass through them:
 - singular: operations with infinite derivatives, and such that end a way.
 - kinds: the list as a graph of a few kinds of node.
 - partials: the partial derivatives of its nodes as programs, and which nodes bend.
-- still: places that nothing moves, where what is infinite does no harm.
+- seen: places that nothing behind them sees, where what is infinite does no harm.
+- still: places that nothing moves, where it does none either.
 - point: all that does not depend on the element, by one pass forward and one backward.
 - constants: numbers that are the same whatever the program is run on.
 - carry: the tangents of every value along one element.

@@ -19,7 +19,7 @@ from jax import Array
 from jaxcam.derivatives import reasons as refusal
 from jaxcam.derivatives.graph import handwritten
 from jaxcam.derivatives.graph.flatten import Operation, Program, compute
-from jaxcam.derivatives.graph.singular import is_singular, is_switching
+from jaxcam.derivatives.graph.singular import is_masking, is_singular, is_steep, is_switching
 from jaxcam.derivatives.tangents.rules import RULES
 from jaxcam.jaxprs.interpret import run
 from jaxcam.jaxprs.primitives import Fact, known_as
@@ -90,14 +90,21 @@ def graph_of(program: Program) -> Graph:
 
 
 def _ends(nodes: Pointwise, program: Program) -> list[int]:
-    """Number the values at which a chain is to end: what switches off goes before what is singular.
+    """Number the values at which a chain is to end: what switches off goes before what is singular,
+    and a mask behind it.
 
     The derivative of the two together is zero times infinity.
     """
     if not any(is_singular(operation, program) for operation in nodes.operations):
         return []
-    *before, _ = nodes.operations
-    return [o.results[0] for o in before if is_switching(o, program)]
+    *before, last = nodes.operations
+    ends = [o.results[0] for o in before if is_switching(o, program)]
+    masked = is_masking(last, program)
+    for operation in reversed(before):
+        if masked and is_steep(operation, program):
+            ends.append(operation.results[0])
+        masked = masked or is_masking(operation, program)
+    return ends
 
 
 def _graph(program: Program, ends: frozenset[int]) -> Graph:

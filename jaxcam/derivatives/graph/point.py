@@ -66,6 +66,19 @@ def at_point(score: Differentiated, a: Array, *context: Array) -> tuple[Point, A
     return point, adjoints[graph.program.source], more
 
 
+def first_at_point(score: Differentiated, a: Array, *context: Array) -> tuple[Array, list[Any]]:
+    """Give ``u1`` and what else the score gives, where zero times an infinite slope is zero."""
+    graph = score.graph
+
+    def passes(a: Array, *context: Array) -> tuple[Array, list[Any]]:
+        values, pulls = _forward(graph, (a, *context))
+        partials = _partials(score, values, a.dtype)
+        adjoints = _backward(graph, pulls, partials, lambda _, x, y: still.product(x, y), a.dtype)
+        return adjoints[graph.program.source], [values[i] for i in graph.program.results[1:]]
+
+    return with_plain_convolutions(passes)(a, *context)
+
+
 def _forward(graph: Graph, arguments: Sequence[Array]) -> tuple[dict[int, Any], dict[int, Pull]]:
     """Compute every value, and for what is not pointwise how to go back, by its first result."""
     given = zip(graph.program.arguments, arguments, strict=True)

@@ -13,6 +13,9 @@ from jaxcam.jaxprs.interpret import operations
 from jaxcam.jaxprs.primitives import Fact, known_as
 
 SWITCHING = known_as(Fact.SWITCHING)
+# Of the singular ones, those that are finite where their derivative is not. What is infinite itself
+# is not brought back by anything.
+STEEP = {"sqrt", "cbrt", "pow", "atan2", "acos", "asin", "acosh", "custom_jvp_call"}
 
 
 def is_singular(operation: Operation, program: Program) -> bool:
@@ -28,6 +31,11 @@ def is_singular(operation: Operation, program: Program) -> bool:
     return operation.name in SINGULAR
 
 
+def is_steep(operation: Operation, program: Program) -> bool:
+    """Say whether an operation may have an infinite derivative where it is finite itself."""
+    return operation.name in STEEP and is_singular(operation, program)
+
+
 def has_singular(operation: Operation) -> bool:
     """Say whether there may be such an operation inside another: a loop, a hand-written rule."""
     return any(
@@ -38,8 +46,13 @@ def has_singular(operation: Operation) -> bool:
 
 def is_switching(operation: Operation, program: Program) -> bool:
     """Say whether the slope of an operation may be zero on a whole range, or through a mask."""
+    return operation.name in SWITCHING or is_masking(operation, program)
+
+
+def is_masking(operation: Operation, program: Program) -> bool:
+    """Say whether an operation multiplies by what may be zero at some places."""
     if operation.name != "mul":
-        return operation.name in SWITCHING
+        return False
     fixed = [
         atom
         for i, atom in zip(operation.operands, operation.equation.invars, strict=True)

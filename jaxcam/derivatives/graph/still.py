@@ -19,19 +19,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcam.derivatives.graph.kinds import Graph, Node, as_array_function
-from jaxcam.derivatives.graph.singular import has_singular, is_singular
+from jaxcam.derivatives.graph.kinds import Graph, Node
+from jaxcam.derivatives.graph.seen import seen, without_signs
+from jaxcam.derivatives.graph.singular import has_singular, is_singular, is_steep
 
 Key = tuple[int, ...]
 ByNode = dict[int, dict[Key, Array]]
-
-WEIGHED = {"dot_general", "conv_general_dilated"}  # linear, with coefficients of either sign
-# Linear with coefficients that are not negative, so that nothing cancels.
-ARRANGED = {
-    *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "reduce_sum"),
-    *("concatenate", "slice", "dynamic_slice", "gather", "pad", "rev", "cumsum"),
-    *("reduce_window_sum", "reduce_max", "reduce_min", "reduce_window_max", "sort"),
-}
 
 
 class Moving(NamedTuple):
@@ -53,26 +46,33 @@ class Slopes(NamedTuple):
 class Guarded(NamedTuple):
     """The pointwise nodes that may have an infinite derivative, and all before these and before
     others that may.
+
+    steep: those that may have it where they are finite themselves.
     """
 
     singular: frozenset[int]
+    steep: frozenset[int]
     nodes: frozenset[int]
 
 
 def guarded(graph: Graph) -> Guarded:
     """Find what may be infinite."""
-    singular = {
-        result
-        for nodes in graph.pointwise()
-        if any(is_singular(operation, graph.program) for operation in nodes.operations)
-        for result in nodes.results
-    }
+    singular, steep = (
+        {
+            result
+            for nodes in graph.pointwise()
+            if any(asked(operation, graph.program) for operation in nodes.operations)
+            for result in nodes.results
+        }
+        for asked in (is_singular, is_steep)
+    )
     wholes = (i for i, node in graph.nodes.items() if node.kind == "curved")
     numbers = singular.union(i for i in wholes if has_singular(graph.nodes[i].operation))
     for node in reversed(graph.nodes.values()):
         if node.result in numbers:
             numbers.update(node.operands)
-    return Guarded(frozenset(singular), frozenset(numbers & graph.nodes.keys()))
+    nodes = frozenset(numbers & graph.nodes.keys())
+    return Guarded(frozenset(singular), frozenset(steep), nodes)
 
 
 def slopes(graph: Graph, numbers: Guarded, values: dict[int, Any], partials: ByNode) -> Slopes:
@@ -87,11 +87,12 @@ def slopes(graph: Graph, numbers: Guarded, values: dict[int, Any], partials: ByN
 
     def cleaned() -> tuple[ByNode, dict[int, dict[int, Array]]]:
         moving = _movement(graph, numbers.nodes, values, partials)
+        reaching = seen(graph, numbers.steep, values, partials)
         second, ones = {}, {}
         for i, of in doubtful.items():
-            meets = _meets(graph.nodes[i], of, moving)
-            second[i] = {key: _where(meets[key], v) for key, v in of.items()}
-            along = [moving[operand].first for operand in graph.nodes[i].operands]
+            meets, on = _meets(graph.nodes[i], of, moving), reaching.get(i, jnp.ones((), bool))
+            second[i] = {key: _where(meets[key] & on, v) for key, v in of.items()}
+            along = [moving[operand].first & on for operand in graph.nodes[i].operands]
             ones[i] = {k: _where(along[k], v) for k, v in first[i].items()}
         return second, ones
 
@@ -172,14 +173,10 @@ def _pointwise(node: Node, partials: dict[Key, Array], moving: dict[int, Moving]
 
 def _linear(node: Node, values: dict[int, Any], masks: list[Array]) -> Array:
     """Follow masks through a linear operation, as numbers that never cancel."""
-    operation = node.operation
-    made = operation.equation.outvars[operation.results.index(node.result)]
-    shape, name = made.aval.shape, operation.name
-    if name not in WEIGHED | ARRANGED:
-        return jnp.broadcast_to(jnp.stack([mask.any() for mask in masks]).any(), shape)
-    if name in WEIGHED:
-        fixed = [i for i in operation.operands if i not in node.operands]
-        values = values | {i: jnp.abs(values[i]) for i in fixed}
-    function, at = as_array_function([node], values)
+    made = node.operation.equation.outvars[node.operation.results.index(node.result)]
+    linear = without_signs(node, values)
+    if linear is None:
+        return jnp.broadcast_to(jnp.stack([mask.any() for mask in masks]).any(), made.aval.shape)
+    function, at = linear
     along = tuple(mask.astype(v.dtype) for mask, v in zip(masks, at, strict=True))
-    return jax.jvp(lambda *moved: function(*moved)[0][0], at, along)[1] != 0
+    return jax.jvp(function, at, along)[1] != 0

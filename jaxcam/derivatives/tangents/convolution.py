@@ -20,7 +20,7 @@ from jaxcam.derivatives.tangents.axes import (
 )
 from jaxcam.derivatives.tangents.sliding import Side, every, seen, slid, stretched
 from jaxcam.derivatives.tangents.step import Step, whole_map
-from jaxcam.derivatives.tangents.terms import Tangent, Term, cleaned, cut, localize, spread
+from jaxcam.derivatives.tangents.terms import Tangent, Term, cleaned, cut, localize, spread, trimmed
 
 
 def convolve(term: Term, step: Step) -> Tangent:
@@ -46,7 +46,8 @@ def convolve(term: Term, step: Step) -> Tangent:
     places = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
     back = sorted(range(convolved.ndim), key=lambda i: places[i])
     last = (SAME, *axes, out_axis)
-    return [Term(lax.transpose(convolved, back), tuple(last[i] for i in back), step.shape)]
+    term = Term(lax.transpose(convolved, back), tuple(last[i] for i in back), step.shape)
+    return [trimmed(term, step.element)]
 
 
 def pointlike_axes(equation: Any) -> list[int | None]:

@@ -5,6 +5,7 @@ what is summed: compilers have kernels for these.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -138,19 +139,33 @@ def collect(terms: Iterable[Term], element: Element) -> Tangent:
                 break
         else:
             collected.append(term)
-    if not _too_many(collected):
+    if not _too_many(collected, element):
         return collected
     together = [spread_all(term, element) for term in collected]
     return [together[0]._replace(values=sum((t.values for t in together[1:]), together[0].values))]
 
 
-def _too_many(terms: Tangent) -> bool:
+def _too_many(terms: Tangent, element: Element) -> bool:
     """Say whether the products of three terms take more work than one that is stored whole."""
-    n = len(terms)
-    if n < FEW:
-        return False
-    numbers = sum(term.values.size for term in terms) / n
-    return n > MOST or n * (n + 1) * (n + 2) / 6 * numbers > 2 * math.prod(terms[0].shape)
+    if not FEW <= len(terms) <= MOST:
+        return len(terms) > MOST
+    places = functools.cache(functools.partial(_places, element=element))
+
+    def work(three: Sequence[Term]) -> int:
+        along = zip(*(term.axes for term in three), strict=True)
+        return math.prod(places(frozenset(axes)) for axes in along)
+
+    triples = itertools.combinations_with_replacement(terms, 3)
+    return sum(map(work, triples)) > 2 * math.prod(terms[0].shape)
+
+
+def _places(axes: frozenset[Axis], element: Element) -> int:
+    """Count the places along an axis at which a product has numbers."""
+    windows = [axis for axis in axes if axis.kind == "window"]
+    if not windows:
+        return max(axis.size for axis in axes)
+    shared = _shared(windows, element)
+    return 0 if shared is None else shared.size
 
 
 def product(s: Term, t: Term, element: Element) -> Term | None:

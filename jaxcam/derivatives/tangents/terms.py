@@ -191,6 +191,27 @@ def kept(term: Term, i: int, first: int, last: int, element: Element) -> Tangent
     return [on(term, i, axis._replace(clean=True), values)]
 
 
+def trimmed(term: Term, element: Element) -> Term:
+    """Leave out of windows what lies beyond the ends, where that makes them smaller.
+
+    So of what a padding has repeated no more is left than is seen of it.
+    """
+    for i, (axis, full) in enumerate(zip(term.axes, term.shape, strict=True)):
+        d = single(axis)
+        if axis.kind != "window" or d is None or vanishes(axis):
+            continue
+        spans = [
+            None if b is None else (min(max(b, 0), full), max(0, min(b + axis.size, full)))
+            for b in begins(axis, d, element)
+        ]
+        size = max(1, *(high - low for low, high in filter(None, spans)))
+        if size < axis.size:
+            table = [span and max(0, min(span[0], full - size)) for span in spans]
+            new = tabled(size, table, d, element)
+            term = placed(term, [*term.axes[:i], new, *term.axes[i + 1 :]], element)
+    return term
+
+
 def cleaned(term: Term, over: Iterable[int], element: Element) -> Term:
     """Put zeros where windows along these axes lie beyond the ends."""
     for i in over:
