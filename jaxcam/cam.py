@@ -176,7 +176,7 @@ def cam(
     result = _explain(job, settings) if progress is None else _shown(job, settings, progress)
     if result.weights is not None:
         maps.check_channels(channels, result.weights.shape[-1])
-    check_class(target, result.scores.shape[-1])
+    check_class(target, result.scores.shape[-1], result.target)
     result = rounding.settled(result, lambda doubtful: _look(job, settings, doubtful))
     subset = channels is not None or neurons is not None
     order = method.order if isinstance(method, Gradient) else 0

@@ -3,7 +3,7 @@
 Conventions, stated once. Inputs are ``x: [batch, *spatial, channel]`` and activations are
 ``a: [batch, *spatial, k]``; a network is the pair ``features: x -> a`` and
 ``scores: (a, x) -> [batch, classes]``. Every explained scalar is a log-score ``u``, ``Y = e^u``
-(targets.py). An engine sees one example at a time: ``a: [*spatial, k]``, ``u(a): []``.
+(targets). An engine sees one example at a time: ``a: [*spatial, k]``, ``u(a): []``.
 """
 
 import itertools

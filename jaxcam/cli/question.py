@@ -85,8 +85,15 @@ def target_of(asked: Namespace, model: Model) -> Target:
     """Give the target that was asked for, its class found by index or by name."""
     names = model.class_names
     index = None if asked.class_name is None else index_of(asked.class_name, names)
-    target = getattr(targets, asked.target)(index)
-    targets.check_class(target, len(names))
+    others = [index_of(name, names, "--other") for name in asked.other or ()]
+    if asked.target == "any_of":
+        target = targets.any_of([index, *others])
+    elif asked.target == "contrast":
+        gamma = {} if asked.gamma is None else {"gamma": asked.gamma}
+        target = targets.contrast(index, others or None, **gamma)
+    else:
+        target = getattr(targets, asked.target)(index)
+    targets.check_class(targets.as_target(target), len(names))
     return target
 
 

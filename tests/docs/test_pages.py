@@ -144,6 +144,11 @@ def test_the_check_of_derivatives(capsys):
     assert "powered*" in capsys.readouterr().out
 
 
+def test_targets(behind):
+    names = run(block("targets.any_of"), **behind)
+    assert names["result"].target.tolist() == [-1, -1]
+
+
 def test_a_tolerance(behind, capsys):
     diagnostics = run(block("tolerance=0.05"), **behind)["d"]
     assert (diagnostics.relative_error <= 0.05).all()
