@@ -275,7 +275,7 @@ def test_photographs_by_a_published_network(tmp_path, monkeypatch, capsys):
     published.photo("cat.jpg", (120, 90))
     published.photo("dog.png", (90, 120), seed=1)
     lines = [line for line in SHELL if "sweep" not in line]
-    assert len(lines) == 5
+    assert len(lines) == 6
     for command in lines:
         words = command.split()[1:]
         quickly = [] if words[0] == "layers" else ["--method", "grad_cam"]
@@ -293,7 +293,7 @@ def test_photographs_by_a_published_network(tmp_path, monkeypatch, capsys):
 
 
 BLOCKS = {"models": 4, "layers": 2, "methods": 1, "exact": 1, "sampling": 1, "paths": 2,
-          "removal": 1, "peers": 1, "training": 4, "networks": 1}  # fmt: skip
+          "removal": 1, "peers": 1, "training": 4, "networks": 1, "targets": 1}  # fmt: skip
 
 
 def test_every_block_is_run():
