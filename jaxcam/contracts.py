@@ -165,9 +165,10 @@ class Gradient(NamedTuple):
     method of ``u`` has no alpha, and nothing to divide by where ``u2 = u3 = 0``. ``draw``: how
     weights and activations become a signed map, by default ``sum_k w_k A^k``; what is positive of
     it is shown. ``additive``: the signed map divides among the positions what the score owes to the
-    layer, so that on a path it sums to the whole difference. ``change``: what becomes of the
-    network before derivatives are taken, such as another rule for its ReLUs; its scores must stay
-    as they are.
+    layer, so that on a path it sums to the whole difference. ``signed``: the sign of the signed map
+    says what speaks for and what against, as that of every additive one does. ``change``: what
+    becomes of the network before derivatives are taken, such as another rule for its ReLUs; its
+    scores must stay as they are.
     """
 
     name: str
@@ -178,6 +179,12 @@ class Gradient(NamedTuple):
     draw: Drawing = combine
     additive: bool = False
     change: Callable[[Split], Split] | None = None
+    signed: bool = False
+
+    @property
+    def has_sign(self) -> bool:
+        """Whether the sign of its signed map says for or against."""
+        return self.signed or self.additive
 
 
 class Queries(NamedTuple):
@@ -188,7 +195,8 @@ class Queries(NamedTuple):
     that they run in chunks of any size. ``outcome(u, scores, class_index) -> []``: what is asked of
     each, the log-score or a probability. ``weigh(outcomes, clean, a) -> (weights, signed)`` of one
     example: the outcomes ``[n]`` and that of the clean example become a signed map ``[*spatial]``,
-    and weights ``[k]`` where it is one of weighted feature maps, else None.
+    and weights ``[k]`` where it is one of weighted feature maps, else None. ``signed``: the sign of
+    that map says what speaks for and what against.
     """
 
     name: str
@@ -197,6 +205,12 @@ class Queries(NamedTuple):
     change: Callable[[Array, Array], Array]
     outcome: Callable[[Array, Array, Array], Array]
     weigh: Callable[[Array, Array, Array], tuple[Array | None, Array]]
+    signed: bool = False
+
+    @property
+    def has_sign(self) -> bool:
+        """Whether the sign of its signed map says for or against."""
+        return self.signed
 
 
 Method = Gradient | Queries

@@ -212,7 +212,8 @@ class Diagnostics(NamedTuple):
 class CAM(NamedTuple):
     """A class activation map and what belongs to it.
 
-    map: ``[batch, *spatial]`` at the layer's resolution, ``ReLU(signed)``, not normalised.
+    map: ``[batch, *spatial]`` at the layer's resolution, ``ReLU(signed)``, not normalised; with
+    ``signed=True`` all of it.
     signed: the same before the ReLU, ``sum_k w_k A^k``.
     weights: ``w_k: [batch, k]``, or ``[batch, *spatial, k]`` for methods that weigh each element;
     None for methods that weigh positions.

@@ -96,6 +96,8 @@ def _caption(facts: Facts, derivatives: str, map_facts: Facts) -> str:
     words = [f"{method(facts['method'])} at {facts['layer']}{fused}", derivatives]
     if target(options):
         words.insert(1, target(options))
+    if options["signed"]:
+        words.append("warm speaks for it, cold against it")
     if map_facts["samples"]:
         words.append(f"{map_facts['samples']} samples, noise {options['noise']:g}")
     elif map_facts["nodes"]:

@@ -57,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if asked.command == "compare":
         asked.images = [asked.images] if asked.images else []
         asked.layers = [asked.layer] if asked.layer else None
-        asked.top, asked.fuse = None, "mean"
+        asked.top, asked.fuse, asked.signed = None, "mean", False
     return asked
 
 
@@ -89,9 +89,8 @@ def _parser() -> argparse.ArgumentParser:
         help="as 'jaxcam layers' names it, or auto, the last one with positions (block3 of the "
         "bundled networks, else auto); given several times, their maps are fused",
     )  # fmt: skip
-    explain.add_argument(
-        "--fuse", choices=("mean", "max"), default="mean", help="how; default: mean"
-    )
+    fusions = ("mean", "max", "product")
+    explain.add_argument("--fuse", choices=fusions, default="mean", help="how; default: mean")
     explain.add_argument(
         "--top", type=_at_least(1), metavar="K", help="explain the K most probable classes"
     )
@@ -130,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
     for command, words in zip(every, _DESCRIPTIONS, strict=True):
         command.description = words
         command.add_argument("--json", action="store_true", help="print one JSON object instead")
+    for command in (explain, sweep):
+        command.add_argument(
+            "--signed", action="store_true",
+            help="keep what speaks against the class, as negative values, where the method's sign "
+            "says that",
+        )  # fmt: skip
     for command in (explain, compare, sweep):
         _add_common(command)
     return parser

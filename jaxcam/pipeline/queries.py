@@ -81,9 +81,9 @@ def answer(job: Job, settings: Settings, method: Queries) -> CAM:
     diagnostics = Diagnostics(
         report=Report("queries", True, words), poles=None, num_samples=None,
         effective_samples=None, top_class_kept=None, standard_error=None, relative_error=None,
-        finite=finite, blank=finite & ~blank.has(seen, Seen.POSITIVE), seen=seen,
+        finite=finite, blank=finite & ~blank.has(seen, settings.visible), seen=seen,
     )  # fmt: skip
-    return CAM(jax.nn.relu(signed), signed, weights, scores, aim.class_index, diagnostics)
+    return CAM(settings.shown(signed), signed, weights, scores, aim.class_index, diagnostics)
 
 
 def _check_layer(method: Queries, network: Network, a: Array, x: Inputs) -> None:

@@ -213,8 +213,8 @@ def _rest(scores: Array, aim: Aim) -> Array:
 
 def _against(gamma: Array, scores: Array, aim: Aim) -> Array:
     scores, others = widen(scores), jnp.asarray(aim.about)
-    found = of_class(scores.at[others].get(mode="clip"), scores, others)
-    apart = where_known(found, others != aim.class_index)
+    theirs = of_class(scores.at[others].get(mode="clip"), scores, others)
+    apart = where_known(theirs, others != aim.class_index)
     return score(scores, aim) - gamma.astype(scores.dtype) * apart.mean()
 
 

@@ -118,8 +118,8 @@ def _check_apart(form: Form, others: NDArray[Any] | None, index: NDArray[Any] | 
 
 def score(scores: Array, aim: Aim) -> Array:
     """``S_c``; NaN for a class that is none."""
-    found = jnp.asarray(scores).at[..., aim.class_index].get(mode="clip")
-    return of_class(found, scores, aim.class_index)
+    own = jnp.asarray(scores).at[..., aim.class_index].get(mode="clip")
+    return of_class(own, scores, aim.class_index)
 
 
 def of_class(u: Array, scores: Array, index: Array) -> Array:

@@ -187,8 +187,8 @@ def _side(scores: Array, aim: Aim) -> Array:
 
 
 def _raised(scale: Array, scores: Array, aim: Aim) -> Array:
-    found = widen(score(scores, aim))
-    return found / scale.astype(found.dtype)
+    quantity = widen(score(scores, aim))
+    return quantity / scale.astype(quantity.dtype)
 
 
 def _lowered(scale: Array, scores: Array, aim: Aim) -> Array:

@@ -1,10 +1,12 @@
 """Targets by their names on the command line, and what is said of them."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from console import run
+from PIL import Image
 
 import jaxcam
 from jaxcam import bundled, targets
@@ -69,3 +71,19 @@ def test_a_contrast_is_drawn_and_said(capsys, monkeypatch, tmp_path):
     found = jaxcam.cam(split, x, jaxcam.methods.hires_cam(), targets.contrast())
     assert f"{bundled.scene(0).label}" in said
     assert found.map.max() > 0
+
+
+def test_a_signed_map_by_a_method_whose_sign_counts(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    asked = ("explain", "--model", "relu", "--layer", "block4", "--signed", "--json", "--method")
+    status, said, _ = run(capsys, *asked, "hires_cam")
+    assert status == 0
+    facts = json.loads(said)
+    assert facts["options"]["signed"]
+    assert np.min(facts["map"]) < 0 < np.max(facts["map"])
+    pixels = np.asarray(Image.open("jaxcam-explain.png").convert("RGB"), int)
+    colder = pixels[..., 2] - pixels[..., 0]
+    assert (colder > 60).mean() > 0.005 < (colder < -60).mean()
+    status, _, said = run(capsys, *asked, "layer_cam")
+    assert status == 2
+    assert "layer_cam: needs a method whose sign says for or against" in said
