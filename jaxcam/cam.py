@@ -19,7 +19,7 @@ from jaxcam.methods.smooth import smooth
 from jaxcam.pipeline import batches, points, rounding, samples
 from jaxcam.pipeline import program as explain
 from jaxcam.pipeline.blame import blamed
-from jaxcam.pipeline.checks import check_input, check_method, check_result
+from jaxcam.pipeline.checks import check_input, check_method, check_result, check_sign
 from jaxcam.pipeline.compiled import of_network
 from jaxcam.pipeline.job import Begun, Clean, Job, Settings
 from jaxcam.targets import as_target, check_class
@@ -158,6 +158,7 @@ def cam(
     engine: str = "auto",
     channels: Any = None,
     neurons: Any = None,
+    signed: bool = False,
     chunk_size: ChunkSize = "auto",
     spread: Spread | None = None,
     progress: Progress | None = None,
@@ -188,6 +189,9 @@ def cam(
         channels: a subset of feature maps, as indices or booleans ``[k]``.
         neurons: a subset of neurons, as booleans ``[*spatial, k]``, or one mask per image. Weights
             come from all neurons, and the map from those of the subset.
+        signed: let the map keep what speaks against what is explained, as negative values: ``map``
+            is then ``result.signed``, and standard errors and blank maps are of it. For methods
+            whose sign has that meaning (`jaxcam.contracts.Gradient`); others refuse.
         chunk_size: how many inputs are in flight at once, images of the batch and noisy samples of
             them, and, where one gradient is not enough, how many elements of the layer. It bounds
             the memory, whatever the batch and the number of samples, and changes nothing else
@@ -210,6 +214,7 @@ def cam(
     """
     check_method(method)
     x = check_input(x, method.name)
+    check_sign(method, signed=signed)
     chunk = chunks.checked(chunk_size)
     batch = inputs.batch_of(x) or 0
     devices.check(spread, batch, shown=progress is not None)
@@ -218,13 +223,13 @@ def cam(
     change = method.change if isinstance(method, Gradient) else None
     change = None if change is None else held(change)
     job = Job(shared(split), x, target, numbers, channels, neurons, change)
-    settings = Settings(compiled, engine, chunk, spread)
+    settings = Settings(compiled, engine, chunk, spread, bool(signed))
     if spread is not None:
         job = devices.placed(job, spread, batches.per_image(job))
     result = _explain(job, settings) if progress is None else _shown(job, settings, progress)
     if result.weights is not None:
         maps.check_channels(channels, result.weights.shape[-1])
-    check_class(target, result.scores.shape[-1])
+    check_class(target, result.scores.shape[-1], result.target)
     result = rounding.settled(result, lambda doubtful: _look(job, settings, doubtful))
     subset = channels is not None or neurons is not None
     order = method.order if isinstance(method, Gradient) else 0

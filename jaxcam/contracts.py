@@ -168,7 +168,9 @@ class Gradient(NamedTuple):
     become a signed map, by default ``sum_k w_k A^k``; what is positive of it is shown.
     ``additive``: the signed map divides among the positions what the score owes to the layer, so
     that on a path it sums to the whole difference. ``linear``: it is only defined where the log-
-    score is proved to be linear in the means of the feature maps over positions. ``change``: what
+    score is proved to be linear in the means of the feature maps over positions. ``signed``: the
+    sign of the signed map says what speaks for and what against, as that of every additive one
+    does. ``change``: what
     becomes of the network before derivatives are taken, such as another rule for its ReLUs; its
     scores must stay as they are.
     """
@@ -182,6 +184,12 @@ class Gradient(NamedTuple):
     additive: bool = False
     linear: bool = False
     change: Callable[[Split], Split] | None = None
+    signed: bool = False
+
+    @property
+    def has_sign(self) -> bool:
+        """Whether the sign of its signed map says for or against."""
+        return self.signed or self.additive
 
 
 class Example(NamedTuple):
@@ -206,7 +214,8 @@ class Queries(NamedTuple):
     of each, the log-score or a probability; ``class_index`` is None where the target has no class.
     ``weigh(outcomes, clean, a) -> (weights, signed)`` of one
     example: the outcomes ``[n]`` and that of the clean example become a signed map ``[*spatial]``,
-    and weights ``[k]`` where it is one of weighted feature maps, else None.
+    and weights ``[k]`` where it is one of weighted feature maps, else None. ``signed``: the sign of
+    that map says what speaks for and what against.
 
     ``prepare(example) -> given``: what the changes of an example have in common (masks that are
     made of its activations, a random key), found once; `change` and `weigh` then take it as one
@@ -224,6 +233,12 @@ class Queries(NamedTuple):
     prepare: Callable[[Example], Any] | None = None
     gradient: bool = False
     random: bool = False
+    signed: bool = False
+
+    @property
+    def has_sign(self) -> bool:
+        """Whether the sign of its signed map says for or against."""
+        return self.signed
 
 
 class Game(NamedTuple):
@@ -242,6 +257,11 @@ class Game(NamedTuple):
     adaptive: bool = False
     baseline: Any = None
     given: Literal["input", "activations"] = "input"
+
+    @property
+    def has_sign(self) -> bool:
+        """Whether the sign of its signed map says for or against: shares do."""
+        return True
 
 
 Method = Gradient | Queries | Game

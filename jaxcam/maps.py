@@ -66,17 +66,19 @@ def normalize(map: Array) -> Array:
 def fuse(maps: Sequence[Array], size: Sequence[int] | None = None, *, how: str = "mean") -> Array:
     """Fuse the maps of several layers, ``[batch, *spatial]`` each, into one ``[batch, *size]``.
 
-    Each map is resized linearly (`upsample`) and divided by its largest value, so that layers count
-    alike whatever the size of their activations; a map that is zero everywhere stays zero::
+    Each map is resized linearly (`upsample`) and divided by its largest size, so that layers count
+    alike whatever that of their activations; a map that is zero everywhere stays zero::
 
-        mean: 1/L sum_l map_l / max map_l        max: max_l map_l / max map_l
+        mean: 1/L sum_l m_l    max: max_l m_l    product: prod_l m_l      m_l = map_l / max |map_l|
 
-    pytorch-grad-cam takes the mean, torch-cam the maximum.
+    pytorch-grad-cam takes the mean, torch-cam the maximum; the product is RefineCAM (arXiv
+    2605.14641, as read in both libraries), which keeps of a fine and noisy early map what every
+    coarse one agrees with. Signed maps have a mean alone.
 
     Args:
         maps: of the same images, from one layer each.
         size: the resolution of the result; by default the finest of the maps'.
-        how: ``mean`` or ``max``.
+        how: ``mean``, ``max`` or ``product``.
 
     >>> import jax.numpy as jnp
     >>> import jaxcam
@@ -101,15 +103,27 @@ def fuse(maps: Sequence[Array], size: Sequence[int] | None = None, *, how: str =
             got=f"shapes {', '.join(str(shape) for shape in shapes)}",
             remedy="Explain the same batch at every layer.",
         )
+    if how != "mean" and any(_has_negative(map) for map in maps):
+        fail(
+            "fuse",
+            needs=f"maps without negative values, for how={how!r}",
+            got="signed ones",
+            remedy="Take how='mean', or what is positive of them: jax.nn.relu(map).",
+        )
     finest = max((shape[1:] for shape in shapes), key=math.prod)
     return FUSIONS[how](jnp.stack([_scaled(upsample(map, size or finest)) for map in maps]), axis=0)
 
 
-FUSIONS = {"mean": jnp.mean, "max": jnp.max}
+FUSIONS = {"mean": jnp.mean, "max": jnp.max, "product": jnp.prod}
+
+
+def _has_negative(map: Array) -> bool:
+    negative = known((map < 0).any())
+    return negative is not None and bool(negative)
 
 
 def _scaled(map: Array) -> Array:
-    top = map.max(axis=tuple(range(1, map.ndim)), keepdims=True)
+    top = jnp.abs(map).max(axis=tuple(range(1, map.ndim)), keepdims=True)
     return map / jnp.where(top > 0, top, jnp.ones_like(top))
 
 

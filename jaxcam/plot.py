@@ -15,7 +15,9 @@ from jaxcam import maps
 from jaxcam.arrays.door import as_numpy
 from jaxcam.errors import fail
 
-COLORMAP = "inferno"
+COLORMAP, SIGNED = "inferno", "signed"
+DIVERGING = ("#b8ecff", "#3f9be8", "#123a73", "#000004", "#741a10", "#e8632f", "#ffdf9e")
+"""Of ``signed``: against, in cold colours, through black at zero to warm ones, for."""
 SLACK = 1e-4
 """How far an image may leave 0..1, as rounding in low precision may bring it; it is clipped."""
 
@@ -25,7 +27,8 @@ def overlay(
     map: Any,
     *,
     alpha: float = 0.5,
-    colormap: str = COLORMAP,
+    colormap: str | None = None,
+    signed: bool = False,
     size: Sequence[int] | None = None,
 ) -> NDArray[np.uint8]:
     """Blend a map over its image: uint8 ``[H, W, 3]``, to be saved or shown by anything.
@@ -35,14 +38,17 @@ def overlay(
 
         result = (1 - alpha) image + alpha colormap(map)
 
-    Under the default colour map, black at 0, what the map leaves out is dimmed. A constant map
-    becomes 0 everywhere.
+    Under the default colour maps, black at 0, what the map leaves out is dimmed. A constant map
+    becomes 0 everywhere. A signed map is stretched to both sides alike instead, so that zero stays
+    in the middle of the colours: ``(1 + map / max |map|) / 2``.
 
     Args:
         image: one image ``[H, W, 1]`` or ``[H, W, 3]``, uint8 or floating in 0..1.
         map: one map ``[h, w]`` of any resolution.
         alpha: 0 shows the image alone, 1 the map alone.
-        colormap: a name that matplotlib knows.
+        colormap: a name that matplotlib knows; by default ``inferno``, and for a signed map one
+            with cold colours for what is negative, black at zero and warm ones above.
+        signed: the map's sign says for or against (``signed=True`` of `jaxcam.cam`).
         size: ``(H, W)`` of the result; the image's own by default. The image's pixels are
             repeated, not blurred.
 
@@ -57,8 +63,13 @@ def overlay(
     if not 0 <= alpha <= 1:
         fail("overlay", needs="alpha from 0 to 1", got=alpha, remedy="Default: 0.5.")
     size = _size(size, picture)
-    heat = maps.normalize(maps.upsample(jnp.asarray(values)[None], size))[0]
-    colours = _named_colormap(colormap)(np.asarray(heat))[..., :3]
+    large = maps.upsample(jnp.asarray(values)[None], size)
+    if signed:
+        low, high = range_of(np.asarray(large), signed=True)
+        heat = (large[0] - low) / (high - low)
+    else:
+        heat = maps.normalize(large)[0]
+    colours = named_colormap(colormap or colormap_of(signed=signed))(np.asarray(heat))[..., :3]
     mixed = (1 - alpha) * repeat(picture, size) + alpha * colours
     return np.round(255 * mixed).astype(np.uint8)
 
@@ -113,10 +124,26 @@ def checked_map(map: Any) -> NDArray[np.float32]:
     return values
 
 
-def _named_colormap(name: str) -> Any:
-    """Look up matplotlib's colour map, or refuse with the nearest names."""
-    from matplotlib import colormaps
+def colormap_of(*, signed: bool) -> str:
+    """Name the colours that maps are drawn in."""
+    return SIGNED if signed else COLORMAP
 
+
+def range_of(*values: NDArray[np.float32], signed: bool = False) -> tuple[float, float]:
+    """Give the least and the largest value of all maps; of signed ones as far to either side."""
+    low = float(min(v.min() for v in values))
+    high = float(max(v.max() for v in values))
+    reach = max(-low, high) or 1.0
+    return (-reach, reach) if signed else (low, high)
+
+
+def named_colormap(name: str) -> Any:
+    """Look up matplotlib's colour map, or our own, or refuse with the nearest names."""
+    from matplotlib import colormaps
+    from matplotlib.colors import LinearSegmentedColormap
+
+    if name == SIGNED:
+        return LinearSegmentedColormap.from_list(SIGNED, DIVERGING)
     if name not in colormaps:
         near = difflib.get_close_matches(str(name), list(colormaps), n=3)
         remedy = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Try 'inferno'."

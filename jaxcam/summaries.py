@@ -124,12 +124,16 @@ def _any(value: Any, wrong: bool) -> bool:
 
 
 def _image(map: np.ndarray) -> str:
-    """Draw one map, black to white over red and yellow, as an image that stands in the page."""
+    """Draw one map, black to white over red and yellow, as an image that stands in the page.
+
+    What is negative goes over blue.
+    """
     from PIL import Image
 
-    largest = np.nanmax(map, initial=0.0)
-    share = np.nan_to_num(np.clip(map / largest, 0, 1) if largest > 0 else 0 * map)
-    heat = np.clip(3 * share[..., None] - np.arange(3), 0, 1)
+    largest = np.nanmax(np.abs(map), initial=0.0)
+    share = np.nan_to_num(map / largest if 0 < largest < np.inf else 0 * map)[..., None]
+    heat = np.clip(3 * np.abs(share) - np.arange(3), 0, 1)
+    heat = np.where(share < 0, heat[..., ::-1], heat)
     file = io.BytesIO()
     Image.fromarray(np.round(255 * heat).astype(np.uint8)).save(file, "png")
     code = base64.b64encode(file.getvalue()).decode()

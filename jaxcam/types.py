@@ -3,7 +3,7 @@
 Conventions, stated once. Inputs are ``x: [batch, *spatial, channel]`` and activations are
 ``a: [batch, *spatial, k]``; a network is the pair ``features: x -> a`` and
 ``scores: (a, x) -> [batch, classes]``. Every explained scalar is a log-score ``u``, ``Y = e^u``
-(targets.py). An engine sees one example at a time: ``a: [*spatial, k]``, ``u(a): []``.
+(targets). An engine sees one example at a time: ``a: [*spatial, k]``, ``u(a): []``.
 """
 
 import itertools
@@ -226,7 +226,8 @@ class Diagnostics(NamedTuple):
 class CAM(NamedTuple):
     """A class activation map and what belongs to it.
 
-    map: ``[batch, *spatial]`` at the layer's resolution, ``ReLU(signed)``, not normalised.
+    map: ``[batch, *spatial]`` at the layer's resolution, ``ReLU(signed)``, not normalised; with
+    ``signed=True`` all of it.
     signed: the same before the ReLU, ``sum_k w_k A^k``.
     weights: ``w_k: [batch, k]``, or ``[batch, *spatial, k]`` for methods that weigh each element;
     None for methods that weigh positions.

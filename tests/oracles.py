@@ -36,6 +36,28 @@ def log_share(exponentials: jax.Array, index: int) -> jax.Array:
     return jnp.log(exponentials[index] / exponentials.sum())
 
 
+def contrast(scores: np.ndarray, index: int, others: Sequence[int], gamma: float) -> float:
+    """``S_c - gamma mean_d S_d``."""
+    return scores[index] - gamma * sum(scores[d] for d in others) / len(others)
+
+
+def nearest(scores: np.ndarray, index: int, count: int) -> list[int]:
+    """Sort the other classes by ``|S_d - S_c|``; of equal ones the first comes first."""
+    others = [d for d in range(len(scores)) if d != index]
+    return sorted(others, key=lambda d: abs(scores[d] - scores[index]))[:count]
+
+
+def rest(scores: np.ndarray, index: int) -> float:
+    """``S_c + log p_c``."""
+    return scores[index] + np.log(np.exp(scores[index]) / np.exp(scores).sum())
+
+
+def any_of(scores: np.ndarray, classes: Sequence[int], *, probability: bool) -> float:
+    """``log sum_{c in C} e^{S_c}``, or that of ``p_c``."""
+    total = sum(np.exp(scores[c]) for c in set(classes))
+    return np.log(total / np.exp(scores).sum() if probability else total)
+
+
 def brute_force(u: Callable, a: np.ndarray) -> Triple:
     """Differentiate ``t -> u(a + t e_i)`` three times at ``t = 0``, for every element ``i``."""
     return differentiated(u)(a)

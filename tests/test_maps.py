@@ -89,15 +89,24 @@ EARLY = np.arange(2 * 4 * 6, dtype=np.float32).reshape(2, 4, 6)
 LATE = np.asarray([[[0.0, 2.0], [4.0, 1.0]], [[3.0, 3.0], [0.0, 0.0]]], np.float32)
 
 
-@pytest.mark.parametrize("how", ["mean", "max"])
+@pytest.mark.parametrize("how", ["mean", "max", "prod"])
 @pytest.mark.parametrize("size", [None, (8, 12)])
 def test_fused_maps_are_scaled_resized_and_joined(how, size):
-    fused = maps.fuse([LATE, EARLY], size, how=how)
+    fused = maps.fuse([LATE, EARLY], size, how={"prod": "product"}.get(how, how))
     scaled = []
     for map in (LATE, EARLY):
         large = np.asarray(jax.image.resize(map, (2, *(size or (4, 6))), "linear"))
         scaled.append(np.stack([one / one.max() for one in large]))
     np.testing.assert_allclose(fused, getattr(np, how)(scaled, axis=0), rtol=1e-6)
+
+
+def test_signed_maps_have_a_mean_and_nothing_else():
+    """Each is divided by its largest size, whichever sign that has."""
+    fused = maps.fuse([jnp.array([[-4.0, 2.0]]), jnp.array([[1.0, 1.0]])])
+    np.testing.assert_allclose(fused, [[0.0, 0.75]])
+    for how in ("max", "product"):
+        with pytest.raises(JaxcamError, match=f"without negative values, for how='{how}'"):
+            maps.fuse([jnp.array([[-4.0, 2.0]])], how=how)
 
 
 def test_a_blank_map_adds_nothing_and_makes_no_nan():
@@ -107,7 +116,7 @@ def test_a_blank_map_adds_nothing_and_makes_no_nan():
 
 @pytest.mark.parametrize(("given", "how", "words"), [
     ([], "mean", "at least one map"),
-    ([LATE], "median", "mean or max; got 1 maps and 'median'"),
+    ([LATE], "median", "mean or max or product; got 1 maps and 'median'"),
     ([LATE, EARLY[:1]], "max", "of the same images"),
     ([LATE, EARLY[..., None]], "max", "of the same images"),
 ])  # fmt: skip

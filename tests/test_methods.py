@@ -256,6 +256,30 @@ def test_neither_neighbours_nor_chunks_change_a_map(called):
     assert (again.map == result.map).all()
 
 
+# Whose sign says for or against: of -u the map is the negative one.
+SIGNED = {
+    "cam", "grad_cam", "xgrad_cam", "hires_cam", "integrated_gradients", "taylor_cam",
+    "gradient_x_input", "ablation_cam", "occlusion", "shapley",
+}  # fmt: skip
+
+
+def test_a_sign_is_shown_where_it_has_a_meaning(called):
+    row, split, x, result = called
+    assert row.make().has_sign == (row.name in SIGNED)
+    if row.name not in SIGNED:
+        with pytest.raises(
+            JaxcamError, match=f"{row.make().name}: .* for signed=True; got one of sizes"
+        ):
+            explain(row, split, x, signed=True)
+        return
+    method = row.make(**OPTIONS.get(row.name, {}))
+    against = jaxcam.cam(split, x, method, targets.counterfactual(CLASS), key=KEY, signed=True)
+    top = abs(result.signed).max()
+    np.testing.assert_allclose(against.map, -result.signed, atol=1e-5 * top)
+    assert (against.map == against.signed).all()
+    assert (result.map == np.maximum(result.signed, 0)).all()
+
+
 def test_it_says_what_it_did(called):
     row, _, x, result = called
     d = result.diagnostics
@@ -272,6 +296,29 @@ def test_it_says_what_it_did(called):
     )
     assert d.report.averaged == averaged
     assert (d.num_samples is not None) == averaged
+
+
+def test_what_is_negative_everywhere_is_blank_or_shown():
+    split = jaxcam.Split(lambda x: x, lambda a, x: -(a**3).sum(axis=1))
+    with pytest.warns(jaxcam.JaxcamWarning, match="image .* is blank: the sum of weighted"):
+        jaxcam.cam(split, CUBES, methods.hires_cam())
+    result = jaxcam.cam(split, CUBES, methods.hires_cam(), signed=True)
+    np.testing.assert_allclose(result.map, -3 * CUBES[..., 0] ** 3, rtol=1e-6)
+    assert not result.diagnostics.blank.any()
+
+
+def test_errors_of_a_signed_map_are_those_of_all_of_it():
+    method = jaxcam.smooth(methods.grad_cam(), num_samples=16, sample_weights="uniform")
+    split, x = smooth(), images(1)
+    for_, all_ = (
+        jaxcam.cam(split, x, method, CLASS, key=KEY, signed=signed) for signed in (False, True)
+    )
+    below = all_.map < -3 * all_.diagnostics.standard_error
+    assert below.any()
+    assert (all_.diagnostics.standard_error[below] > 0).all()
+    assert (for_.diagnostics.standard_error[below] == 0).mean() > 0.5
+    worst = all_.diagnostics.standard_error.max((1, 2)) / abs(all_.map).max((1, 2))
+    np.testing.assert_allclose(all_.diagnostics.relative_error, worst, rtol=1e-6)
 
 
 # the catalogue

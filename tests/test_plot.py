@@ -126,6 +126,19 @@ def test_importing_does_not_import_matplotlib():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_signed_map_is_warm_above_zero_and_cold_below_and_zero_is_dark():
+    map = np.array([[-2.0, 0.0], [1.0, 0.0]])
+    got = overlay(np.ones((8, 8, 3)), map, signed=True, alpha=1.0, size=(80, 80)).astype(int)
+    against, nothing, for_ = got[5, 5], got[5, 75], got[75, 5]
+    assert against[2] > against[0] + 50
+    assert for_[0] > for_[2] + 50
+    assert nothing.max() < 10
+    assert against.sum() > for_.sum()  # twice as far from zero
+    mirrored = overlay(np.ones((8, 8, 3)), -map, signed=True, alpha=1.0, size=(80, 80))
+    assert mirrored[5, 5, 0] > mirrored[5, 5, 2]
+    assert (overlay(BLACK, np.zeros((2, 2)), signed=True) < 5).all()
+
+
 # figures
 
 
@@ -182,6 +195,19 @@ def test_the_standard_error_has_a_panel_of_its_own():
     assert len(panels) == 4
     hot = colormaps[figures.ERRORS](1.0)[:3]
     np.testing.assert_allclose(at(panels[3], 60, 60), hot, atol=0.01)
+
+
+def test_a_signed_map_has_zero_in_the_middle_of_its_colours():
+    values = np.zeros((8, 8))
+    values[1, 1], values[6, 6] = 1.0, -4.0
+    _, over, cells = figure_of(values, signed=True)
+    for panel in (over, cells):
+        for_, against, nothing = at(panel, 10, 10), at(panel, 50, 50), at(panel, 10, 50)
+        assert for_[0] > for_[2] + 0.1
+        assert against[2] > against[0] + 0.2
+        assert nothing.max() < 0.05
+    dark = figure_of(values)[2]
+    assert at(dark, 10, 50).max() > 0.5  # stretched from the least value, zero is bright
 
 
 def compared(exact: np.ndarray, other: np.ndarray) -> list[np.ndarray]:

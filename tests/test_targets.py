@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 from networks import normal
 
@@ -452,3 +453,183 @@ def test_functions_that_are_containers_have_their_arrays_for_leaves():
     np.testing.assert_allclose(maps[1], 4 * maps[0], rtol=1e-6)
     with pytest.raises(jaxcam.JaxcamError, match=r"targets.custom\(Sum\).*shape \(3,\)"):
         jaxcam.cam(split, x, jaxcam.methods.grad_cam(), targets.custom(Sum(jnp.ones((3, 3)))))
+
+
+# One class against others, several as one, one logit, quantities.
+
+DRAWN = np.random.default_rng(5).normal(scale=3, size=(2, 6)).astype(np.float32)
+DEFINED = {
+    "contrast": (targets.contrast(1, [4, 0, 4], gamma=0.7),
+                 lambda s: oracles.contrast(s, 1, [4, 0, 4], 0.7)),
+    "nearest": (targets.contrast(2, nearest=2),
+                lambda s: oracles.contrast(s, 2, oracles.nearest(s, 2, 2), 0.6)),
+    "rest": (targets.rest(3), lambda s: oracles.rest(s, 3)),
+    "counterfactual": (targets.counterfactual(3), lambda s: -s[3]),
+    "any_of": (targets.any_of([5, 0, 5]),
+               lambda s: oracles.any_of(s, [5, 0, 5], probability=False)),
+    "probability": (targets.any_of([5, 0, 5], probability=True),
+                    lambda s: oracles.any_of(s, [5, 0, 5], probability=True)),
+    "regression": (targets.regression(2, scale=4), lambda s: s[2] / 4),
+    "lower": (targets.regression(2, scale=4, negative=True), lambda s: -s[2] / 4),
+    "other side": (targets.binary(False), lambda s: -s[0]),
+    "own side": (targets.binary(1), lambda s: s[0]),
+}  # fmt: skip
+
+
+def scored(target, scores):
+    """Give ``u`` and its gradient for a batch of scores, as a call does."""
+    aim = aims.resolve(targets.as_target(target), jnp.asarray(scores))
+    return jax.vmap(jax.value_and_grad(target.log_score))(jnp.asarray(scores), aim)
+
+
+@pytest.mark.parametrize("name", DEFINED)
+def test_each_is_its_definition(name):
+    target, definition = DEFINED[name]
+    scores = DRAWN[:, :1] if target.form.scores == targets.BINARY else DRAWN
+    u, gradient = scored(target, scores)
+    for found, slope, wide in zip(u, gradient, scores.astype(np.float64), strict=True):
+        steps = 1e-6 * np.eye(len(wide))
+        apart = [(definition(wide + one) - definition(wide - one)) / 2e-6 for one in steps]
+        np.testing.assert_allclose(found, definition(wide), rtol=2e-6, atol=2e-6)
+        np.testing.assert_allclose(slope, apart, atol=2e-6)
+
+
+def test_unions_and_rest_keep_their_digits_at_every_confidence():
+    """Along the last logit, or the two others together, with ``p`` its share of exponentials."""
+    first_two, last = (targets.any_of(c, probability=True) for c in ([0, 1], [2]))
+
+    @jax.jit
+    def slopes(scores):
+        def found(t):
+            return jnp.stack([
+                target.log_score(scores + t * jnp.array(along), Aim(jnp.int32(0), target.about))
+                for target, along in (
+                    (first_two, [0.0, 0.0, 1.0]), (last, [0.0, 0.0, 1.0]),
+                    (targets.rest(0), [0.0, 0.0, 1.0]), (first_two, [-1.0, -1.0, 0.0]),
+                )
+            ])  # fmt: skip
+
+        first = jax.jacfwd(found)
+        second = jax.jacfwd(first)
+        return [d(0.0) for d in (first, second, jax.jacfwd(second))]
+
+    for gap in (0.0, 40.0, 80.0):
+        p = 1 / (1 + np.exp(gap) + np.exp(gap - 1))
+        bends = [-p * (1 - p), -p * (1 - p) * (1 - 2 * p)]
+        expected = [[own - p, *bends] for own in (0, 1, 0, 0)]
+        found = np.transpose(slopes(jnp.array([gap, gap - 1, 0.0], jnp.float32)))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 if gap == 0 else 0)
+
+
+def test_references_are_the_nearest_by_score_and_never_the_class_itself():
+    scores = np.array([[1, 0, 2, -5, 1], [0, 0, 0, 9, -np.inf]], np.float32)
+    for count in (1, 3, 9):
+        aim = aims.resolve(targets.contrast(nearest=count), jnp.asarray(scores))
+        assert aim.class_index.tolist() == [2, 3]
+        expected = [
+            oracles.nearest(row, top, count) for row, top in zip(scores, (2, 3), strict=True)
+        ]
+        assert aim.about.tolist() == expected
+
+
+def test_what_is_explained_where_nothing_is_named():
+    chosen = lambda target, s: aims.resolve(target, jnp.asarray(s)).class_index.tolist()  # noqa: E731
+    assert chosen(targets.binary(), [[-0.5], [0.5]]) == [0, 1]
+    assert chosen(targets.regression(), [[-0.5], [0.5]]) == [0, 0]
+    assert chosen(targets.any_of([1, 2]), [[9.0, 1.0, 2.0], [9.0, 2.0, 1.0]]) == [2, 1]
+    assert chosen(targets.any_of([[1], [2]]), [[9.0, 1.0, 2.0], [9.0, 2.0, 1.0]]) == [1, 2]
+
+
+def test_a_map_of_a_contrast_is_the_contrast_of_maps():
+    """HiResCAM is linear in ``u``; each image has its own top class and references."""
+    split, method = jaxcam.Split(jnp.tanh, lambda a, x: jnp.sin(3 * a).mean((1, 2))), (
+        jaxcam.methods.hires_cam())  # fmt: skip
+    signed = [jaxcam.cam(split, DENSE, method, c).signed for c in range(3)]
+    found = jaxcam.cam(split, DENSE, method, targets.contrast(gamma=0.5, nearest=1))
+    for image, c in enumerate(found.target.tolist()):
+        (d,) = oracles.nearest(np.asarray(found.scores[image]), c, 1)
+        expected = signed[c][image] - 0.5 * signed[d][image]
+        np.testing.assert_allclose(found.signed[image], expected, atol=1e-6)
+        own = targets.contrast(c, np.array([[d], [d]]), gamma=0.5)
+        alone = jaxcam.cam(split, DENSE, method, own, chunk_size=1).signed
+        np.testing.assert_allclose(alone[image], expected, atol=1e-6)
+
+
+def test_the_sides_of_a_logit_and_which_samples_keep_theirs():
+    method = jaxcam.smooth(jaxcam.methods.grad_cam(), num_samples=4, noise_level=2.0)
+    bent = jaxcam.Split(jnp.tanh, lambda a, x: jnp.sin(3 * binary(a, x)))
+    found = jaxcam.cam(bent, DENSE, method, targets.binary(), key=jax.random.key(0))
+    assert found.target.tolist() == (found.scores[:, 0] > 0).astype(int).tolist()
+    key, own = jax.random.key(0), []
+    for image, side in zip(DENSE, found.target.tolist(), strict=True):
+        noisy = [noise.sample(key, n, jnp.asarray(image), jnp.float32(2.0)) for n in range(4)]
+        logits = [float(bent.scores(jnp.tanh(x)[None], 0)[0, 0]) for x in noisy]
+        own.append(np.mean([(logit > 0) == side for logit in logits]))
+    assert found.diagnostics.top_class_kept.tolist() == own
+    assert 0 < np.mean(own) < 1
+
+
+@pytest.mark.parametrize(("target", "shape", "words"), [
+    (targets.contrast(), (2, 1), "two classes or more; got one score, and no other"),
+    (targets.rest(), (2, 1), "two classes or more; got one score, whose softmax"),
+    (targets.contrast(0, [[1], [2], [1]]), (2, 3), r"\[m\], or \[2, m\].*got shape \(3, 1\)"),
+    (targets.binary(), (2, 3), r"one logit, scores \[batch, 1\]; got .*\(2, 3\)"),
+    (targets.regression(), (2, 3), r"the output that is explained; got none, of 3"),
+    (targets.regression(0), (2, 3, 3), r"outputs \[batch, outputs\]"),
+    (targets.any_of([0]), (2, 3, 3), r"scores \[batch, classes\]"),
+])  # fmt: skip
+def test_other_scores_than_theirs_are_refused(target, shape, words):
+    with pytest.raises(JaxcamError, match=words):
+        aims.resolve(target, jnp.zeros(shape))
+
+
+@pytest.mark.parametrize(("target", "words"), [
+    (targets.contrast(0, [3]), "'contrast': needs a class index from 0 to 2; got 3"),
+    (targets.contrast(0, [1, -1]), "from 0 to 2; got -1"),
+    (targets.contrast(1, [2, 1]), "other classes; got class 1 against itself"),
+    (targets.contrast([0, 2], [[1], [2]]), "class 2 against itself"),
+    (targets.any_of([2, 7]), "'any_of': needs a class index from 0 to 2; got 7"),
+    (targets.regression(3), "from 0 to 2; got 3"),
+    (targets.binary(2), "from 0 to 1; got 2"),
+])  # fmt: skip
+def test_classes_that_are_none_of_them_are_refused(target, words):
+    with pytest.raises(JaxcamError, match=words):
+        targets.check_class(targets.as_target(target), 3)
+
+
+def test_a_top_class_against_itself_is_refused_by_a_call():
+    split = jaxcam.Split(jnp.tanh, lambda a, x: a.mean((1, 2)) + jnp.array([[0.0, 9.0, 0.0]]))
+    with pytest.raises(JaxcamError, match="class 1 against itself"):
+        jaxcam.cam(split, DENSE, jaxcam.methods.grad_cam(), targets.contrast(None, [1]))
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: targets.contrast(0, [1], gamma=-1), "a gamma of 0 or more; got -1"),
+    (lambda: targets.contrast(0, [1], gamma=[1.0]), "a gamma of 0 or more"),
+    (lambda: targets.contrast(0, nearest=0), "nearest of at least 1; got 0"),
+    (lambda: targets.contrast(0, []), r"class indices \[m\]"),
+    (lambda: targets.contrast(0, 1), r"class indices \[m\], or \[batch, m\]; got 1"),
+    (lambda: targets.any_of([0.5]), "integer class indices"),
+    (lambda: targets.any_of([True, False]), "integer class indices"),
+    (lambda: targets.regression(scale=0), "a scale above 0; got 0"),
+    (lambda: targets.regression(scale=np.nan), "a scale above 0; got nan"),
+])  # fmt: skip
+def test_options_of_targets_that_are_none(make, words):
+    with pytest.raises(JaxcamError, match=words):
+        make()
+
+
+def test_inside_jit_a_wrong_class_among_others_gives_nan():
+    @jax.jit
+    def slopes(others, side):
+        against = targets.contrast(0, gamma=jnp.float32(0.5)).log_score
+        among = [targets.any_of([0], probability=p).log_score for p in (False, True)]
+        own = targets.binary(0).log_score
+        found = [jax.grad(u)(SCORES, Aim(jnp.int32(0), others)) for u in (against, *among)]
+        return [jnp.isnan(slope).any() for slope in (*found, jax.grad(own)(SCORES, Aim(side)))]
+
+    fine, wrong, own = (
+        [bool(nan) for nan in slopes(jnp.array(others), side)]
+        for others, side in (([1, 2], 0), ([1, 3], 2), ([1, 0], -1))
+    )
+    assert (fine, wrong, own) == ([False] * 4, [True] * 4, [True, False, False, True])

@@ -67,8 +67,8 @@ def _at(question: Question, cut: Cut, engine: str, name: str) -> list[Answer]:
 
         result = cam(
             cut.split, question.x, question.method, question.target,
-            key=jax.random.key(question.seed), engine=engine, chunk_size=question.chunk_size,
-            progress=step,
+            key=jax.random.key(question.seed), engine=engine, signed=question.signed,
+            chunk_size=question.chunk_size, progress=step,
         )  # fmt: skip
         result = jax.device_get(result)
     ended = time.perf_counter()

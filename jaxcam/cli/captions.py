@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxcam.cli.words import by, method, number, percent, probability
+from jaxcam.cli.words import by, method, number, percent, probability, target
 
 Facts = dict[str, Any]
 
@@ -94,6 +94,10 @@ def _caption(facts: Facts, derivatives: str, map_facts: Facts) -> str:
     options = facts["options"]
     fused = f" ({options['fuse']} of the maps)" if "layers" in map_facts else ""
     words = [f"{method(facts['method'])} at {facts['layer']}{fused}", derivatives]
+    if target(options):
+        words.insert(1, target(options))
+    if options["signed"]:
+        words.append("warm speaks for it, cold against it")
     if map_facts["samples"]:
         words.append(f"{map_facts['samples']} samples, noise {options['noise']:g}")
     elif map_facts["nodes"]:

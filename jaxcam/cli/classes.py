@@ -10,7 +10,7 @@ from typing import Any
 from jaxcam.errors import fail
 
 
-def index_of(text: str, names: Sequence[str]) -> int:
+def index_of(text: str, names: Sequence[str], option: str = "--class") -> int:
     """Find a class by its index, or by its name or one of its synonyms, in any case.
 
     ``names`` may hold synonyms, divided by commas, as ImageNet's do: "tabby, tabby cat". A whole
@@ -25,10 +25,10 @@ def index_of(text: str, names: Sequence[str]) -> int:
     needs = f"one of {len(names)} classes, by name or index"
     if indices:
         shown = _listed(names, indices)
-        fail("--class", needs=needs, got=f"{text!r}, which is {shown}", remedy="Give the index.")
+        fail(option, needs=needs, got=f"{text!r}, which is {shown}", remedy="Give the index.")
     near = _nearest(wanted, names)
     remedy = f"The nearest are {_listed(names, near)}." if near else "No name is near it."
-    fail("--class", needs=needs, got=repr(text), remedy=remedy)
+    fail(option, needs=needs, got=repr(text), remedy=remedy)
 
 
 def read_names(path: Path, count: int) -> tuple[str, ...]:

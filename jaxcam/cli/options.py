@@ -27,6 +27,10 @@ key that the noise of those is drawn by which have noise.
 """
 
 
+TARGETS = ("exp_logit", "softmax", "logit", "counterfactual", "rest", "contrast", "any_of")
+"""Those of `jaxcam.targets` that a class says."""
+
+
 def options_of(method: str) -> dict[str, Any]:
     """Give a method's options by the words of the command line, and their defaults."""
     known = catalogue.rows()[method].options
@@ -45,6 +49,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     asked = parser.parse_args(argv)
     if "method" in asked:
         _complete(parser, asked)
+        _check_target(parser, asked)
     if asked.command == "sweep":
         _check_processes(parser, asked)
     if asked.command == "explain":
@@ -52,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if asked.command == "compare":
         asked.images = [asked.images] if asked.images else []
         asked.layers = [asked.layer] if asked.layer else None
-        asked.top, asked.fuse = None, "mean"
+        asked.top, asked.fuse, asked.signed = None, "mean", False
     return asked
 
 
@@ -84,9 +89,8 @@ def _parser() -> argparse.ArgumentParser:
         help="as 'jaxcam layers' names it, or auto, the last one with positions (block3 of the "
         "bundled networks, else auto); given several times, their maps are fused",
     )  # fmt: skip
-    explain.add_argument(
-        "--fuse", choices=("mean", "max"), default="mean", help="how; default: mean"
-    )
+    fusions = ("mean", "max", "product")
+    explain.add_argument("--fuse", choices=fusions, default="mean", help="how; default: mean")
     explain.add_argument(
         "--top", type=_at_least(1), metavar="K", help="explain the K most probable classes"
     )
@@ -125,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
     for command, words in zip(every, _DESCRIPTIONS, strict=True):
         command.description = words
         command.add_argument("--json", action="store_true", help="print one JSON object instead")
+    for command in (explain, sweep):
+        command.add_argument(
+            "--signed", action="store_true",
+            help="keep what speaks against the class, as negative values, where the method's sign "
+            "says that",
+        )  # fmt: skip
     for command in (explain, compare, sweep):
         _add_common(command)
     return parser
@@ -191,7 +201,12 @@ def _add_question(command: argparse.ArgumentParser, methods: Sequence[str]) -> N
     add("--class", dest="class_name", metavar="NAME", help="or its index; default: the top class")
     add("--class-names", type=Path, metavar="FILE",
         help="a name a line, or a JSON list or object {index: name}")  # fmt: skip
-    add("--target", choices=("exp_logit", "softmax", "logit"), default="exp_logit")
+    add("--target", choices=TARGETS, default="exp_logit",
+        help="what of the class is explained; default: its logit")  # fmt: skip
+    add("--other", action="append", metavar="NAME",
+        help="of contrast: a class that it is set against (default: the three nearest by score); "
+        "of any_of: a class that counts as well; may be repeated")  # fmt: skip
+    add("--gamma", type=float, help="of contrast: how much of the others is taken off (0.6)")
     listed = "as 'jaxcam methods' lists it" if methods is METHODS else " | ".join(methods)
     add("--method", type=_one_of(methods), default=methods[0], metavar="METHOD", help=listed)
     _add_options_of(methods, command)
@@ -267,6 +282,15 @@ def _check_processes(parser: argparse.ArgumentParser, asked: argparse.Namespace)
         parser.error("--distributed finds out what --coordinator and its like say")
     if any(given) and asked.process >= asked.processes:
         parser.error(f"--process: needs a number from 0 to {asked.processes - 1}")
+
+
+def _check_target(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
+    if asked.other and asked.target not in ("contrast", "any_of"):
+        parser.error(f"--other belongs to the targets contrast and any_of, not to {asked.target}")
+    if asked.gamma is not None and asked.target != "contrast":
+        parser.error(f"--gamma belongs to the target contrast, not to {asked.target}")
+    if asked.target == "any_of" and asked.class_name is None:
+        parser.error("--target any_of: needs --class and, for further ones, --other")
 
 
 def _check_rows(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:

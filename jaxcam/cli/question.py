@@ -18,6 +18,7 @@ from jaxcam.contracts import Method
 from jaxcam.errors import fail
 from jaxcam.methods import catalogue
 from jaxcam.pictures import Box
+from jaxcam.pipeline.checks import check_sign
 from jaxcam.targets import Target
 from jaxcam.types import ChunkSize, Shared, shared
 
@@ -52,18 +53,22 @@ class Question(NamedTuple):
     target: Target
     seed: int
     chunk_size: ChunkSize
+    signed: bool
 
 
 def ask(asked: Namespace) -> Question:
     """Load what is explained, and refuse what can be refused before anything is computed."""
     method = method_of(asked)
+    check_sign(method, signed=asked.signed)
     images = [pictures.read(path) for path in asked.images]  # before weights are downloaded
     model = models.find(asked)
     target = target_of(asked, model)
     shown, x = _inputs(asked, model, images)
     cuts = models.cuts(model, asked.layers or [layer_of(asked, model)], x.shape[1:])
     seed = getattr(asked, "seed", 0)  # of the noise, where there is any
-    question = Question(model, shown, x, cuts, asked.fuse, method, target, seed, asked.chunk_size)
+    question = Question(
+        model, shown, x, cuts, asked.fuse, method, target, seed, asked.chunk_size, asked.signed
+    )
     return question if asked.top is None else _of_top_classes(question, asked.top)
 
 
@@ -85,8 +90,15 @@ def target_of(asked: Namespace, model: Model) -> Target:
     """Give the target that was asked for, its class found by index or by name."""
     names = model.class_names
     index = None if asked.class_name is None else index_of(asked.class_name, names)
-    target = getattr(targets, asked.target)(index)
-    targets.check_class(target, len(names))
+    others = [index_of(name, names, "--other") for name in asked.other or ()]
+    if asked.target == "any_of":
+        target = targets.any_of([index, *others])
+    elif asked.target == "contrast":
+        gamma = {} if asked.gamma is None else {"gamma": asked.gamma}
+        target = targets.contrast(index, others or None, **gamma)
+    else:
+        target = getattr(targets, asked.target)(index)
+    targets.check_class(targets.as_target(target), len(names))
     return target
 
 

@@ -109,8 +109,9 @@ def removals(true: Removed, orders: dict[str, Answer], exact: Answer) -> dict[st
 
 
 def _localisation(picture: Picture, map: Any, boxes: list) -> dict[str, Any] | None:
+    """Judge what speaks for the class."""
     width, height = picture.image.size
-    return localisation(map, boxes, (height, width)) if boxes else None
+    return localisation(np.maximum(map, 0), boxes, (height, width)) if boxes else None
 
 
 def diagnostics(answer: Answer) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jaxcam.cli.words import by, method, number, percent, probability
+from jaxcam.cli.words import by, method, number, percent, probability, target
 
 Facts = dict[str, Any]
 Rows = list[tuple[str, ...]]
@@ -67,6 +67,7 @@ def print_sweep(facts: Facts, *, verbose: bool = False) -> None:
         ("done before", f"{facts['found']}" if facts["found"] else ""),
         *_weights(facts["weights"]),
         ("method", f"{method(facts['method'])} at {facts['layer']}"),
+        ("target", target(facts["options"])),
         ("engine", f"{facts['engine']}, {kind}" if facts["engine"] else ""),
         ("proof", _proof(facts["proof"] or "", verbose)),
         ("processes", f"{facts['processes']}" if several else ""),
@@ -115,6 +116,7 @@ def _setting(facts: Facts, about: Facts) -> Rows:
         ("model", facts["model"]),
         *_weights(facts["weights"]),
         ("method", method(facts["method"])),
+        ("target", target(facts["options"])),
         ("layer", f"{facts['layer']}, a map of {by(about['shape'])}"),
     ]
 

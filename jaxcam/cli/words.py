@@ -1,5 +1,7 @@
 """Values in words, the same in tables and in figures. An empty string stands for nothing."""
 
+from typing import Any
+
 from jaxcam.methods import catalogue
 
 
@@ -28,3 +30,18 @@ def number(value: float | None, digits: int = 3) -> str:
 def by(shape: list[int]) -> str:
     """Word a shape: ``8 x 8 x 48``."""
     return " x ".join(map(str, shape))
+
+
+def target(options: dict[str, Any]) -> str:
+    """Word what of a class is explained, where it is not its logit."""
+    count = len(options["other"] or ())
+    against = f"{count} other{'s' * (count > 1)}" if count else "the nearest by score"
+    return {
+        "exp_logit": "",
+        "softmax": "its log-probability",
+        "logit": "its raw logit",
+        "counterfactual": "what speaks against it",
+        "rest": "its logit and its log-probability",
+        "contrast": f"its logit against {against}",
+        "any_of": f"any of {1 + count} classes",
+    }[options["target"]]

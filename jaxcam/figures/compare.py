@@ -17,9 +17,8 @@ from jaxcam.figures.panels import (
     draw_picture,
     outline,
     panels,
-    range_of,
 )
-from jaxcam.plot import checked_image, checked_map
+from jaxcam.plot import checked_image, checked_map, range_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

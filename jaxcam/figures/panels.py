@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxcam.plot import COLORMAP, repeat
+from jaxcam.plot import COLORMAP, colormap_of, named_colormap, repeat
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,12 +99,14 @@ def draw_picture(ax: "Axes", picture: Floats) -> None:
     _place(ax, picture, picture, "picture")
 
 
-def draw_over(ax: "Axes", picture: Floats, values: Floats, scale: Range, name: str) -> Any:
+def draw_over(
+    ax: "Axes", picture: Floats, values: Floats, scale: Range, name: str, *, signed: bool = False
+) -> Any:
     """Let a map, smooth, glow over its dimmed picture; give what a colour bar needs."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    colours = ScalarMappable(Normalize(*scale), COLORMAP)
+    colours = ScalarMappable(Normalize(*scale), named_colormap(colormap_of(signed=signed)))
     light = colours.to_rgba(_smooth(values, _detail(picture)))[..., :3]
     _place(ax, picture, glow(repeat(picture, light.shape[:2]), light), name)
     _mark_peak(ax, picture, values)
@@ -125,7 +127,8 @@ def draw_cells(
 ) -> Any:
     """Show each position of a map as one cell; give what a colour bar needs."""
     low, high = scale
-    return _place(ax, picture, values, name, vmin=low, vmax=high, cmap=colormap)
+    colours = named_colormap(colormap)
+    return _place(ax, picture, values, name, vmin=low, vmax=high, cmap=colours)
 
 
 def _place(ax: "Axes", picture: Floats, pixels: Any, name: str, **options: Any) -> Any:
@@ -146,11 +149,6 @@ def _detail(picture: Floats) -> tuple[int, int]:
     height, width = picture.shape[:2]
     times = max(1, round(DETAIL / max(height, width)))
     return height * times, width * times
-
-
-def range_of(*values: Floats) -> Range:
-    """Give the least and the largest value of all maps."""
-    return float(min(v.min() for v in values)), float(max(v.max() for v in values))
 
 
 def annotate(axes: Sequence["Axes"], notes: Sequence[str]) -> None:

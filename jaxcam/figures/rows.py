@@ -22,10 +22,9 @@ from jaxcam.figures.panels import (
     draw_picture,
     fit,
     outline,
-    range_of,
     sheet,
 )
-from jaxcam.plot import checked_image, checked_map
+from jaxcam.plot import checked_image, checked_map, range_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +35,7 @@ NAME, LINE = 23, 34  # characters that fit beside the panels
 
 
 class Row(NamedTuple):
-    """image, map, standard_error, boxes: as for `explain_figure`.
+    """image, map, standard_error, boxes, signed: as for `explain_figure`.
 
     name: large, beside the panels; lines: below it, the first one larger than the rest.
     """
@@ -47,6 +46,7 @@ class Row(NamedTuple):
     name: str
     lines: Sequence[str]
     boxes: Boxes = ()
+    signed: bool = False
 
 
 def rows_figure(rows: Sequence[Row], *, title: str, caption: str, corner: str = "") -> "Figure":
@@ -70,7 +70,8 @@ def rows_figure(rows: Sequence[Row], *, title: str, caption: str, corner: str = 
         panels = [add_axes(figure, (x, floor, side, up)) for x in columns[:-1]]
         values = checked_map(row.map)
         draw_picture(panels[0], picture)
-        draw_over(panels[1], picture, values, range_of(values), "map over picture")
+        scale = range_of(values, signed=row.signed)
+        draw_over(panels[1], picture, values, scale, "map over picture", signed=row.signed)
         if row.standard_error is not None:
             errors = checked_map(row.standard_error)
             scale = 0.0, float(errors.max())

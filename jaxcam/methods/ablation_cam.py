@@ -48,7 +48,7 @@ def ablation_cam(*, unit: str = "size") -> Queries:
         needs = "a unit of 'size', 'score' or 'none'"
         fail("ablation_cam", needs=needs, got=repr(unit), remedy="Default: 'size'.")
     weigh = functools.partial(_weigh, unit=unit)
-    return Queries("ablation_cam", "layer", _count, _without, log_score, weigh)
+    return Queries("ablation_cam", "layer", _count, _without, log_score, weigh, signed=True)
 
 
 def _count(shape: tuple[int, ...]) -> int:

@@ -32,7 +32,7 @@ def cam() -> Gradient:
     >>> print(result.weights)
     [[-1.  2.]]
     """
-    return Gradient("cam", order=1, weigh=_weigh, scalar="u", linear=True)
+    return Gradient("cam", order=1, weigh=_weigh, scalar="u", linear=True, signed=True)
 
 
 def _weigh(d: Derivatives, a: Array, scale: Array) -> tuple[Array, None]:

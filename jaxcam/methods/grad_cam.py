@@ -15,7 +15,7 @@ def grad_cam() -> Gradient:
     The default target gives ``D1 = e^{S_c} g`` with the positive ``e^{S_c}`` divided out, so the
     weights are those of the logit, the paper's scalar.
     """
-    return Gradient("grad_cam", order=1, weigh=_weigh)
+    return Gradient("grad_cam", order=1, weigh=_weigh, signed=True)
 
 
 def _weigh(d: Derivatives, a: Array, scale: Array) -> tuple[Array, None]:

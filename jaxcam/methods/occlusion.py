@@ -79,6 +79,7 @@ def _occlusion(window: Any, stride: Any, fill: float | str) -> Queries:
         functools.partial(_filled, windows=windows, fill=fill),
         log_score,
         functools.partial(_weigh, windows=windows),
+        signed=True,
     )  # fmt: skip
 
 

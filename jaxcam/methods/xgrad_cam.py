@@ -32,7 +32,7 @@ def xgrad_cam() -> Gradient:
     >>> print(jaxcam.cam(split, x, jaxcam.methods.xgrad_cam(), 0).weights)
     [[1.25]]
     """
-    return Gradient("xgrad_cam", order=1, weigh=_weigh, scalar="u")
+    return Gradient("xgrad_cam", order=1, weigh=_weigh, scalar="u", signed=True)
 
 
 def _weigh(d: Derivatives, a: Array, scale: Array) -> tuple[Array, None]:

@@ -97,6 +97,19 @@ def _all_finite(x: Array) -> Array:
     return jnp.isfinite(x).all()
 
 
+def check_sign(method: Method, *, signed: bool) -> None:
+    """Refuse a signed map of a method whose sign says nothing."""
+    if signed and not method.has_sign:
+        fail(
+            method.name,
+            needs="a method whose sign says for or against, for signed=True",
+            got="one of sizes, probabilities or rectified weights, where a negative value speaks "
+            "against nothing",
+            remedy="Leave signed=False, or take grad_cam, hires_cam, taylor_cam or a path "
+            "(jaxcam.integrate).",
+        )
+
+
 def check_result(
     result: CAM,
     method: Method,

@@ -96,10 +96,10 @@ def answer(job: Job, settings: Settings, method: Game) -> CAM:
     diagnostics = Diagnostics(
         report=Report("coalitions", True, words, averaged=True), poles=None, num_samples=taken,
         effective_samples=None, top_class_kept=None, standard_error=error, relative_error=relative,
-        finite=finite, blank=finite & ~blank.has(seen, Seen.POSITIVE), seen=seen,
+        finite=finite, blank=finite & ~blank.has(seen, settings.visible), seen=seen,
         total=total, completeness=share, gap=jnp.abs(1 - share),
     )  # fmt: skip
-    return CAM(jax.nn.relu(signed), signed, None, scores, aim.class_index, diagnostics)
+    return CAM(settings.shown(signed), signed, None, scores, aim.class_index, diagnostics)
 
 
 def players(method: Game, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any]]:

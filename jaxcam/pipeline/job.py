@@ -2,10 +2,12 @@
 
 from typing import Any, NamedTuple
 
+import jax
 from jax import Array
 
 from jaxcam.arrays.inputs import Inputs
 from jaxcam.contracts import Gradient, Method, Points
+from jaxcam.pipeline.blank import Seen
 from jaxcam.pipeline.network import Network
 from jaxcam.targets import Aim, Target
 from jaxcam.types import Derivatives, Report, Shared, Spread
@@ -52,12 +54,13 @@ class Job(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What the program is compiled for."""
+    """What the program is compiled for. ``signed``: maps keep what is negative."""
 
     method: Method
     engine: str
     chunk_size: int | None
     spread: Spread | None = None
+    signed: bool = False
 
     @property
     def gradient(self) -> Gradient:
@@ -65,6 +68,15 @@ class Settings(NamedTuple):
         if not isinstance(self.method, Gradient):
             raise TypeError(f"{self.method.name} takes no derivatives")
         return self.method
+
+    def shown(self, signed: Array) -> Array:
+        """Give what is shown of a signed map: what is positive, or all of it."""
+        return signed if self.signed else jax.nn.relu(signed)
+
+    @property
+    def visible(self) -> Seen:
+        """What has to be there, anywhere, for a map not to be blank."""
+        return Seen.POSITIVE | Seen.NEGATIVE if self.signed else Seen.POSITIVE
 
     @property
     def points(self) -> Points:

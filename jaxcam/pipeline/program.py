@@ -115,9 +115,9 @@ def finish(job: Job, settings: Settings, clean: Clean, average: Average | None) 
     seen = jax.vmap(blank.seen)(d, a, weights, signed, mask)
     if method.order == 0:
         seen = seen | jnp.int32(Seen.ALONE)
-    finite, positive, real = (
+    finite, visible, real = (
         ~blank.has(seen, Seen.NOT_FINITE) & jnp.isfinite(clean.u),
-        blank.has(seen, Seen.POSITIVE),
+        blank.has(seen, settings.visible),
         blank.has(seen, Seen.ACTIVE) & blank.has(seen, Seen.MOVES),
     )
     chosen = jnp.where(mask, a, 0)
@@ -131,7 +131,7 @@ def finish(job: Job, settings: Settings, clean: Clean, average: Average | None) 
         standard_error=None,
         relative_error=None,
         finite=finite,
-        blank=finite & ~positive,
+        blank=finite & ~visible,
         seen=seen,
         doubtful=finite & real & small,
     )
@@ -144,7 +144,7 @@ def finish(job: Job, settings: Settings, clean: Clean, average: Average | None) 
     if average is not None:
         diagnostics = diagnostics._replace(**_smoothed(job, settings, clean, average))
     return CAM(
-        jax.nn.relu(signed), signed, weights, clean.scores, clean.aim.class_index, diagnostics
+        settings.shown(signed), signed, weights, clean.scores, clean.aim.class_index, diagnostics
     )
 
 

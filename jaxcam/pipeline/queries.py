@@ -107,9 +107,9 @@ def answer(job: Job, settings: Settings, method: Queries) -> CAM:
     diagnostics = Diagnostics(
         report=Report("queries", True, words), poles=None, num_samples=None,
         effective_samples=None, top_class_kept=None, standard_error=None, relative_error=None,
-        finite=finite, blank=finite & ~blank.has(was_seen, Seen.POSITIVE), seen=was_seen,
+        finite=finite, blank=finite & ~blank.has(was_seen, settings.visible), seen=was_seen,
     )  # fmt: skip
-    return CAM(jax.nn.relu(signed), signed, weights, scores, aim.class_index, diagnostics)
+    return CAM(settings.shown(signed), signed, weights, scores, aim.class_index, diagnostics)
 
 
 def _gradient(network: Network, a: Array, x: Inputs, aim: Aim) -> Array:

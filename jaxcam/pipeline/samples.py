@@ -187,13 +187,13 @@ def errors(begun: Begun, average: Average) -> tuple[Array, Array]:
     mask = maps.neuron_mask(job.channels, job.neurons, clean.a.shape)
 
     def one(average: Average, a: Array, scale: Array, mask: Array) -> tuple[Array, Array]:
-        def rectified(d: Derivatives) -> Array:
+        def shown(d: Derivatives) -> Array:
             weights, _ = method.weigh(d, a, scale)
-            return jax.nn.relu(method.draw(weights, a, mask))
+            return begun.settings.shown(method.draw(weights, a, mask))
 
-        error = averages.standard_error(average, rectified)
+        error = averages.standard_error(average, shown)
         worst = error.max()
-        top = rectified(averages.mean(average)).max()
+        top = jnp.abs(shown(averages.mean(average))).max()
         return error, jnp.where(worst > 0, worst / top, worst)
 
     return jax.vmap(one)(average, clean.a, clean.scale, mask)

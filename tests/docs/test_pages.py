@@ -144,6 +144,11 @@ def test_the_check_of_derivatives(capsys):
     assert "powered*" in capsys.readouterr().out
 
 
+def test_targets(behind):
+    names = run(block("targets.any_of"), **behind)
+    assert names["result"].target.tolist() == [-1, -1]
+
+
 def test_a_tolerance(behind, capsys):
     diagnostics = run(block("tolerance=0.05"), **behind)["d"]
     assert (diagnostics.relative_error <= 0.05).all()
@@ -277,7 +282,7 @@ def test_photographs_by_a_published_network(tmp_path, monkeypatch, capsys):
     published.photo("cat.jpg", (120, 90))
     published.photo("dog.png", (90, 120), seed=1)
     lines = [line for line in SHELL if "sweep" not in line]
-    assert len(lines) == 5
+    assert len(lines) == 6
     for command in lines:
         words = command.split()[1:]
         quickly = [] if words[0] == "layers" else ["--method", "grad_cam"]
@@ -295,7 +300,7 @@ def test_photographs_by_a_published_network(tmp_path, monkeypatch, capsys):
 
 
 BLOCKS = {"models": 4, "layers": 2, "methods": 1, "exact": 1, "sampling": 1, "paths": 3,
-          "removal": 1, "peers": 1, "training": 4, "networks": 1}  # fmt: skip
+          "removal": 1, "peers": 1, "training": 4, "networks": 1, "targets": 1}  # fmt: skip
 
 
 def test_every_block_is_run():

@@ -52,6 +52,17 @@ def test_the_cell_of_a_bright_square_is_bright_on_the_square(how, size, cell):
     assert rows.max() - rows.min() + 1 == pytest.approx(down, rel=0.35)
 
 
+def test_a_signed_map_is_dark_where_it_is_zero_and_outside():
+    values = np.zeros((7, 7))
+    values[1, 1], values[5, 5] = 1.0, -2.0
+    picture, box = Image.new("RGB", (90, 60)), (15, 0, 75, 60)
+    light = np.asarray(full_overlay(picture, values, box, signed=True), int)
+    for_, against, nothing, outside = light[13, 28], light[47, 62], light[13, 62], light[30, 5]
+    assert for_[0] > for_[2] + 30
+    assert against[2] > against[0] + 60
+    assert max(nothing.max(), outside.max()) < 10
+
+
 @pytest.mark.parametrize("size", [(90, 60), (60, 90)], ids=str)
 def test_the_picture_keeps_its_size_and_pixels_outside_are_dimmed(size):
     noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)

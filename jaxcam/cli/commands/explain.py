@@ -38,7 +38,7 @@ def run(asked: Namespace) -> Facts:
     draw = _one if alone else _rows
     saves: list[Callable[[Path], None]] = [partial(figures.save, draw(answers, facts))]
     if asked.overlay is not None:
-        saves.append(partial(_save_overlay, answers[0]))
+        saves.append(partial(_save_overlay, asked.signed, answers[0]))
     output.write(dict(zip(places, saves, strict=True)))
     return facts
 
@@ -54,6 +54,7 @@ def _one(answers: list[Answer], facts: Facts) -> Any:
         standard_error=one.cam.diagnostics.standard_error,
         notes=captions.explain_notes(facts),
         boxes=one.boxes,
+        signed=facts["options"]["signed"],
     )
 
 
@@ -66,6 +67,7 @@ def _rows(answers: list[Answer], facts: Facts) -> Any:
             captions.name(about),
             captions.row_lines(facts, about),
             one.boxes,
+            facts["options"]["signed"],
         )
         for one, about in zip(answers, facts["explanations"], strict=True)
     ]
@@ -77,6 +79,6 @@ def _rows(answers: list[Answer], facts: Facts) -> Any:
     )
 
 
-def _save_overlay(one: Answer, path: Path) -> None:
-    picture = figures.full_overlay(one.picture.image, one.cam.map, one.picture.box)
+def _save_overlay(signed: bool, one: Answer, path: Path) -> None:
+    picture = figures.full_overlay(one.picture.image, one.cam.map, one.picture.box, signed=signed)
     output.save_picture(picture, path)

@@ -19,6 +19,7 @@ from jaxcam.cli.models import Cut, Model
 from jaxcam.cli.options import every_option
 from jaxcam.cli.question import layer_of, method_of, target_of
 from jaxcam.errors import JaxcamWarning, fail
+from jaxcam.pipeline.checks import check_sign
 from jaxcam.sweep import Job, Launch, Summary, find, folder, make_plan
 from jaxcam.targets import Target
 from jaxcam.types import CAM, Split
@@ -34,6 +35,7 @@ def run(asked: Namespace) -> dict[str, Any]:
     """Run a sweep, or go on with one, and say how it ended."""
     began = time.perf_counter()
     pictures = find(asked.images)
+    check_sign(method_of(asked), signed=asked.signed)
     model = models.find(asked)
     asked.layer = asked.layer or layer_of(asked, model)
     target = target_of(asked, model)
@@ -85,8 +87,9 @@ def _job(asked: Namespace, model: Model, target: Target, cut: list[Cut]) -> Job:
 
     def explain(network: Split, x: Array) -> CAM:
         return cam(
-            network, x, method, target, key=key, engine=asked.engine, chunk_size=asked.chunk_size
-        )
+            network, x, method, target, key=key, engine=asked.engine, signed=asked.signed,
+            chunk_size=asked.chunk_size,
+        )  # fmt: skip
 
     def read(path: Path) -> NDArray:
         return model.prepare(pictures.read(path))
