@@ -163,23 +163,23 @@ class Gradient(NamedTuple):
     ``order`` is the highest one that it needs; 0 for none, where activations alone make the map,
     the same for every class. ``scalar``: whose derivatives `weigh` is given, those of the
     target's ``Y``, or those of the log-score ``u`` whatever ``Y`` is; or, for ``u1^k``, the first
-    two powers of its gradient, whose means over points are its moments. A method of ``u`` has no
-    alpha, and nothing to divide by where ``u2 = u3 = 0``. ``draw``: how weights and activations
-    become a signed map, by default ``sum_k w_k A^k``; what is positive of it is shown.
-    ``additive``: the signed map divides among the positions what the score owes to the layer, so
-    that on a path it sums to the whole difference. ``linear``: it is only defined where the log-
-    score is proved to be linear in the means of the feature maps over positions. ``signed``: the
-    sign of the signed map says what speaks for and what against, as that of every additive one
-    does. ``change``: what
-    becomes of the network before derivatives are taken, such as another rule for its ReLUs; its
-    scores must stay as they are.
+    two powers of its gradient, whose means over points are its moments; or, for ``u along a``,
+    the gradient and its derivatives along the activations (`derivatives.engines.along`). A method
+    of ``u`` has no alpha, and nothing to divide by where ``u2 = u3 = 0``. ``draw``: how weights
+    and activations become a signed map, by default ``sum_k w_k A^k``; what is positive of it is
+    shown. ``additive``: the signed map divides among the positions what the score owes to the
+    layer, so that on a path it sums to the whole difference. ``linear``: it is only defined where
+    the log- score is proved to be linear in the means of the feature maps over positions.
+    ``signed``: the sign of the signed map says what speaks for and what against, as that of every
+    additive one does. ``change``: what becomes of the network before derivatives are taken, such
+    as another rule for its ReLUs; its scores must stay as they are.
     """
 
     name: str
     order: int
     weigh: Weighting
     points: Points | None = None
-    scalar: Literal["Y", "u", "u1^k"] = "Y"
+    scalar: Literal["Y", "u", "u1^k", "u along a"] = "Y"
     draw: Drawing = combine
     additive: bool = False
     linear: bool = False

@@ -563,3 +563,18 @@ def shapley(worth: Callable, shape: tuple[int, ...]) -> np.ndarray:
             for some in itertools.combinations(others, size):
                 out[ij] += share * (worth({*some, ij}) - worth(set(some)))
     return out
+
+
+def along(u: Callable, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give the gradient and ``H a``, from the whole Hessian."""
+    with jax.enable_x64(True):
+        flat = jnp.asarray(a, jnp.float64).ravel()
+        hessian = jax.hessian(lambda flat: u(flat.reshape(a.shape)))(flat)
+        return gradient(u, a), np.asarray(hessian @ flat).reshape(a.shape)
+
+
+def shapley_cam(u: Callable, a: np.ndarray) -> np.ndarray:
+    """``sum_k mean_ij(u1 - H a / 2) A^k``, before the ReLU."""
+    u1, moved = along(u, a)
+    weights = [(u1 - moved / 2)[..., k].mean() for k in range(a.shape[-1])]
+    return sum(w * a[..., k] for k, w in enumerate(weights))

@@ -160,6 +160,7 @@ TRUTHS = {
     "taylor_cam": lambda t: oracles.taylor_cam(oracles.brute_force(t.u, t.a), t.a, 3),
     "recipro_cam": lambda t: oracles.recipro_cam(t.scores, CLASS, t.a),
     "shapley": walked,
+    "shapley_cam": lambda t: oracles.shapley_cam(t.u, t.a),
     "ablation_cam": lambda t: oracles.ablation_cam(t.u, t.a),
     "occlusion": lambda t: oracles.occlusion(t.u, t.a, (3, 2), (2, 1), 0),
     "score_cam": lambda t: oracles.score_cam(t.behind, CLASS, t.image, t.a),
@@ -259,7 +260,7 @@ def test_neither_neighbours_nor_chunks_change_a_map(called):
 # Whose sign says for or against: of -u the map is the negative one.
 SIGNED = {
     "cam", "grad_cam", "xgrad_cam", "hires_cam", "integrated_gradients", "taylor_cam",
-    "gradient_x_input", "ablation_cam", "occlusion", "shapley",
+    "gradient_x_input", "ablation_cam", "occlusion", "shapley", "shapley_cam",
 }  # fmt: skip
 
 

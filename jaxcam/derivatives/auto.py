@@ -16,6 +16,7 @@ from jaxcam.derivatives.engines import (
     absent,
     adjoint,
     affine,
+    along,
     directional,
     exponential,
     gradient,
@@ -133,6 +134,19 @@ def choose(name: str, traced: Traced, *, order: int = 3) -> Choice:
     return _cheapest(traced) if name == "auto" else _named(name, traced)
 
 
+def choose_along(traced: Traced, *, order: int) -> Choice:
+    """Find the engine for derivatives along the activations themselves (along.py), second or third.
+
+    Where the score is proved piecewise affine they are zero, and one gradient is all.
+    """
+    flat = _choice(_considered(affine.ENGINE, affine.ENGINE.name, traced))
+    if flat is not None:
+        return flat
+    engine = along.ENGINE if order == 2 else along.third(_cheapest(traced).engine)
+    candidate = _considered(engine, engine.name, traced)
+    return _choice(candidate) or _none(traced, f"{engine.name}: {candidate.proof.words}")
+
+
 def _considered(engine: Engine, name: str, traced: Traced) -> Candidate:
     """Ask an engine for its proof, and for its program.
 
@@ -217,7 +231,9 @@ def _best(candidates: Sequence[Candidate]) -> Candidate | None:
 
 def engine_named(name: str) -> Engine:
     """Look an engine up by the name that a report carries."""
-    engines = (*ENGINES, gradient.ENGINE, absent.ENGINE)
+    if name.startswith(along.PREFIX):
+        return along.third(engine_named(name.removeprefix(along.PREFIX)))
+    engines = (*ENGINES, gradient.ENGINE, absent.ENGINE, along.ENGINE)
     return next(engine for engine in engines if name in (engine.name, *engine.forms))
 
 

@@ -1,12 +1,12 @@
 """Methods, one file each, a row each in the catalogue; and what they are averaged over.
 
 Weights from derivatives at a layer: cam, grad_cam, grad_cam_plus, grad_cam_pp, xgrad_cam,
-hires_cam, grad_cam_elementwise, layer_cam, eigen_grad_cam, taylor_cam; from activations alone:
-eigen_cam, kpca_cam, fem. At the input: sensitivity_map, gradient_x_input, smooth_grad,
-smooth_grad_squared, var_grad, guided_backprop, deconvolution, class_gradient; at both:
-guided_grad_cam. From queries: recipro_cam, ablation_cam, score_cam, ss_cam, is_cam, occlusion,
-rise; from queries and a gradient: abs_cam, fd_cam; shapley, a game. Wrappers: smooth, integrate.
-peers: as others compute them.
+hires_cam, grad_cam_elementwise, layer_cam, eigen_grad_cam, taylor_cam, shapley_cam; from
+activations alone: eigen_cam, kpca_cam, fem. At the input: sensitivity_map, gradient_x_input,
+smooth_grad, smooth_grad_squared, var_grad, guided_backprop, deconvolution, class_gradient; at
+both: guided_grad_cam. From queries: recipro_cam, ablation_cam, score_cam, ss_cam, is_cam,
+occlusion, rise; from queries and a gradient: abs_cam, fd_cam; shapley, a game. Wrappers: smooth,
+integrate. peers: as others compute them.
 """
 
 from jaxcam.methods import peers
@@ -37,6 +37,7 @@ from jaxcam.methods.rise import rise
 from jaxcam.methods.score_cam import score_cam
 from jaxcam.methods.sensitivity_map import sensitivity_map
 from jaxcam.methods.shapley import shapley
+from jaxcam.methods.shapley_cam import shapley_cam
 from jaxcam.methods.smooth_grad import smooth_grad
 from jaxcam.methods.smooth_grad_squared import smooth_grad_squared
 from jaxcam.methods.ss_cam import ss_cam
@@ -74,6 +75,7 @@ __all__ = [
     "score_cam",
     "sensitivity_map",
     "shapley",
+    "shapley_cam",
     "smooth_grad",
     "smooth_grad_squared",
     "ss_cam",

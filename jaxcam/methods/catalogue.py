@@ -39,6 +39,7 @@ from jaxcam.methods.rise import rise
 from jaxcam.methods.score_cam import score_cam
 from jaxcam.methods.sensitivity_map import sensitivity_map
 from jaxcam.methods.shapley import shapley
+from jaxcam.methods.shapley_cam import shapley_cam
 from jaxcam.methods.smooth import smooth
 from jaxcam.methods.smooth_grad import smooth_grad
 from jaxcam.methods.smooth_grad_squared import smooth_grad_squared
@@ -125,6 +126,7 @@ ROWS = (
     Row("kpca_cam", "KPCA-CAM", (kpca_cam,), "layer", "1 F", "arXiv 2410.00267"),
     Row("fem", "FEM", (fem,), "layer", "1 F", "Fuad et al., IPTA 2020"),
     Row("taylor_cam", "Taylor-CAM", (taylor_cam,), "layer", "1 F + derivatives", "jaxcam"),
+    Row("shapley_cam", "ShapleyCAM", (shapley_cam,), "layer", "1 F + 3 B", "arXiv 2501.06261"),
     Row("recipro_cam", "Recipro-CAM", (recipro_cam,), "layer", "1 F + HW h", "arXiv 2209.14074"),
     Row("shapley", "Shapley values of positions", (shapley,), "layer", "2 F + 2 n HW h",
         "arXiv 2208.03608"),

@@ -13,7 +13,7 @@ from jax import Array
 from jaxcam.arrays.inputs import Inputs, first
 from jaxcam.arrays.precision import widen
 from jaxcam.contracts import Gradient, Path, Smoothing, Traced
-from jaxcam.derivatives.auto import Choice, choose
+from jaxcam.derivatives.auto import Choice, choose, choose_along
 from jaxcam.derivatives.proof import Structure, analyse
 from jaxcam.derivatives.reasons import first_nonlinear, has_kinks
 from jaxcam.derivatives.traced import trace
@@ -31,6 +31,10 @@ NO_NOISE = (
 ONE_NODE = (
     "the gradient is the same on the whole path: one is enough, and what it divides is complete"
 )
+NOT_BENT = (
+    "the second order and all above it are zero, which is proved: the map is that of the gradient "
+    "alone, Grad-CAM's, or HiResCAM's element by element"
+)
 POOLED = (
     "alpha is constant over positions: the score sees the layer only through sums over positions "
     "(global pooling), so alpha's spatial weighting does nothing here"
@@ -46,7 +50,10 @@ def plan(network: Network, a: Array, x: Inputs, aim: Aim, method: Gradient, engi
     """Choose the engine for ``a: [batch, ...]`` and say what is proved, or refuse."""
     traced = traced_score(network, a, x, aim)
     structure = traced.once(analyse)
-    choice = choose(engine, traced, order=method.order)
+    if method.scalar == "u along a":
+        choice = choose_along(traced, order=method.order)
+    else:
+        choice = choose(engine, traced, order=method.order)
     _check_question(traced, structure, choice, network.target, method)
     still = _is_still(structure, method)
     averaged = method.points is not None and not still
@@ -101,6 +108,8 @@ def _notes(
         inputs = f"{1 + (points.num_points if points else 0)} inputs"
         most = "at most " if points and points.adaptive else ""
         yield f"derivatives along {elements} elements, for each of {most}{inputs}"
+    if method.scalar == "u along a" and structure.gradient is not Dependence.VARYING:
+        yield NOT_BENT
     if still and isinstance(method.points, Smoothing):
         yield f"{NO_NOISE}; the noisy passes were skipped"
     if still and isinstance(method.points, Path):

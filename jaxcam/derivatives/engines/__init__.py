@@ -4,6 +4,7 @@ In the order in which ``auto`` asks them:
 
 - absent: no derivative, for methods of activations alone.
 - gradient: the first derivative alone.
+- along: its derivatives along the activations themselves, by Hessian-vector products.
 - affine: piecewise affine, so that the first derivative is all there is.
 - peeled: piecewise affine up to a narrow waist.
 - adjoint: tangents up to the last bend, and one backward pass for all elements.
