@@ -9,7 +9,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from jaxcam.contracts import Gradient
+from jaxcam.contracts import Gradient, Queries
 from jaxcam.methods.catalogue import ROWS, Row
 
 
@@ -41,7 +41,7 @@ def _words(row: Row) -> str:
 def _asks(row: Row) -> str:
     method = row.make()
     if not isinstance(method, Gradient):
-        return "scores"
+        return "scores, a gradient" if isinstance(method, Queries) and method.gradient else "scores"
     names = {0: "activations", 1: "gradients"}
     return names.get(method.order, f"derivatives to order {method.order}")
 

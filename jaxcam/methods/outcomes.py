@@ -5,6 +5,7 @@ from functools import cache, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxcam.errors import fail
@@ -19,6 +20,8 @@ def log_score(u: Array, scores: Array, class_index: Any) -> Array:
 @cache
 def probability(call: str) -> Callable[[Array, Array, Any], Array]:
     """Give the outcome ``p_c = softmax(scores)_c``, for a method of that name.
+
+    It is the class's, whatever the target says of it: of ``exp_logit(c, negative=True)`` too.
 
     Raises:
         JaxcamError: when called, scores that are not ``[batch, classes]`` of two classes or more,
@@ -41,4 +44,5 @@ def _probability(call: str, u: Array, scores: Array, class_index: Any) -> Array:
     if class_index is None:
         remedy = "Explain a class, such as jaxcam.targets.exp_logit()."
         fail(call, needs="the probability of a class", got="a target of none", remedy=remedy)
-    return jax.nn.softmax(scores)[class_index]
+    known = (class_index >= 0) & (class_index < scores.size)  # else it would be another one
+    return jnp.where(known, jax.nn.softmax(scores)[class_index], jnp.nan)

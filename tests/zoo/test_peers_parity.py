@@ -325,3 +325,97 @@ def test_before_a_relu_in_place_they_explain_what_is_behind_it():
     np.testing.assert_array_equal(a, behind_a)
     np.testing.assert_array_equal(g, np.where(a > 0, behind_g, 0))
     assert (a == 0).any()
+
+
+# Methods that ask for scores, on a network of two convolutions in both worlds.
+
+
+@functools.cache
+def two_convolutions():
+    """Give a network in torch, the same cut at its first ReLU and behind its pool, and an input."""
+    import references  # noqa: F401
+    import torch
+
+    torch.manual_seed(3)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 6, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(6, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(), torch.nn.Linear(4, 3),
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        network[7].weight.mul_(200)  # so that feature maps differ in their shares
+    w = {name: value.detach().numpy() for name, value in network.named_parameters()}
+
+    def convolved(x, layer):
+        kernel = w[f"{layer}.weight"].transpose(2, 3, 1, 0)
+        dims = ("NHWC", "HWIO", "NHWC")
+        found = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dims)
+        return found + w[f"{layer}.bias"].reshape(1, 1, 1, -1)
+
+    def pooled(a):
+        batch, height, width, k = a.shape
+        return a.reshape(batch, height // 2, 2, width // 2, 2, k).max((2, 4))
+
+    def head(a):
+        a = jax.nn.relu(convolved(a, 3)).mean((1, 2))
+        return a @ w["7.weight"].T + w["7.bias"].reshape(1, -1)
+
+    first = lambda x: jax.nn.relu(convolved(x, 0))  # noqa: E731
+    cuts = {
+        "1": Split(first, lambda a, x: head(pooled(a))),
+        "2": Split(lambda x: pooled(first(x)), lambda a, x: head(a)),
+    }
+    x = np.random.default_rng(1).normal(size=(2, 12, 8, 2)).astype(np.float32)
+    given = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+    scores = cuts["2"].scores(cuts["2"].features(x), x)
+    np.testing.assert_allclose(scores, network(given).detach(), rtol=1e-4)
+    return network, given, cuts, jnp.asarray(x)
+
+
+@pytest.mark.parametrize(
+    ("theirs_name", "layer", "method"),
+    [
+        ("ScoreCAM", "2", methods.score_cam(convention="torch-cam")),
+        ("ISCAM", "1", methods.is_cam(steps="cumulative")),
+    ],
+    ids=["ScoreCAM", "ISCAM"],
+)
+def test_torch_cam_asks_for_scores(theirs_name, layer, method):
+    """At the pool masks are enlarged; where nothing is, ours of IS-CAM are theirs."""
+    network, given, cuts, x = two_convolutions()
+    import torchcam.methods
+
+    with getattr(torchcam.methods, theirs_name)(network, layer) as extractor:
+        scores = network(given)
+        theirs_map = extractor([1, 1], scores, normalized=False)[0].numpy()
+    found = jaxcam.cam(cuts[layer], x, method, 1)
+    assert np.asarray(found.weights).max() > 0.25
+    other = jaxcam.cam(cuts[layer], x, methods.score_cam(), 1).map
+    print(f"the paper's Score-CAM is off by {100 * apart(other, theirs_map):.2g} %")
+    assert apart(other, theirs_map) > 0.01
+    close(found.map, theirs_map, "map")
+
+
+@pytest.mark.parametrize(
+    ("theirs_name", "method"),
+    [
+        ("ScoreCAM", methods.score_cam(convention="pytorch-grad-cam")),
+        ("AblationCAM", methods.ablation_cam(unit="score")),
+    ],
+    ids=["ScoreCAM", "AblationCAM"],
+)
+def test_pytorch_grad_cam_asks_for_scores(theirs_name, method):
+    network, given, cuts, x = two_convolutions()
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    aims = [ClassifierOutputTarget(1)] * len(x)
+    a = cuts["2"].features(x)
+    with getattr(pytorch_grad_cam, theirs_name)(copy.deepcopy(network), [network[2]]) as cam:
+        cam.target_layers = [cam.model[2]]
+        there = np.asarray(a).transpose(0, 3, 1, 2)
+        expected = cam.get_cam_weights(given, cam.model[2], aims, there, None)
+    found = jaxcam.cam(cuts["2"], x, method, 1).weights
+    error = np.abs(np.asarray(found) - expected).max() / np.abs(expected).max()
+    print(f"weights: {error:.1e}")
+    assert error <= CLOSE
