@@ -191,6 +191,11 @@ class Gradient(NamedTuple):
         """Whether the sign of its signed map says for or against."""
         return self.signed or self.additive
 
+    @property
+    def random(self) -> bool:
+        """Whether it draws, by a key."""
+        return isinstance(self.points, Smoothing)
+
 
 class Example(NamedTuple):
     """One clean example, as `Queries.prepare` is given it.
@@ -261,6 +266,11 @@ class Game(NamedTuple):
     @property
     def has_sign(self) -> bool:
         """Whether the sign of its signed map says for or against: shares do."""
+        return True
+
+    @property
+    def random(self) -> bool:
+        """Whether it draws, by a key."""
         return True
 
 

@@ -98,7 +98,9 @@ def _caption(facts: Facts, derivatives: str, map_facts: Facts) -> str:
         words.insert(1, target(options))
     if options["signed"]:
         words.append("warm speaks for it, cold against it")
-    if map_facts["samples"]:
+    if map_facts["engine"] == "coalitions":
+        words.append(f"{map_facts['samples']} permutations, walked both ways")
+    elif map_facts["samples"]:
         words.append(f"{map_facts['samples']} samples, noise {options['noise']:g}")
     elif map_facts["nodes"]:
         words.append(f"a path of {map_facts['nodes']} gradients")

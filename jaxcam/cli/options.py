@@ -14,16 +14,18 @@ METHODS = catalogue.names()
 EXACT_AND_NOT = tuple(row.name for row in catalogue.ROWS if "poles" in row.options)
 """Methods that closed forms can approximate: those with alphas."""
 OPTIONS = {
-    "samples": "num_samples", "noise": "noise_level", "seed": "noise_level",
+    "samples": "num_samples", "noise": "noise_level",
     "nodes": "num_nodes", "rule": "rule", "over": "over", "order": "order",
     "numerator": "numerator", "poles": "poles", "sample_weights": "sample_weights",
     "scheme": "scheme", "tolerance": "tolerance", "max_samples": "max_samples",
-    "gaussian": "gaussian",
+    "gaussian": "gaussian", "permutations": "num_permutations",
+    "max_permutations": "max_permutations", "masks": "num_masks", "convention": "convention",
+    "kernel": "kernel", "elementwise": "elementwise",
 }  # fmt: skip
 """What an option of the command line is called by the methods that have it; the others refuse it.
 
 Left out, they are not in what `argparse` returns. The seed is no option of a method: it is of the
-key that the noise of those is drawn by which have noise.
+key of those that draw.
 """
 
 
@@ -35,7 +37,7 @@ def options_of(method: str) -> dict[str, Any]:
     """Give a method's options by the words of the command line, and their defaults."""
     known = catalogue.rows()[method].options
     options = {word: known[name] for word, name in OPTIONS.items() if name in known}
-    return options | ({"seed": 0} if "seed" in options else {})
+    return options | ({"seed": 0} if catalogue.rows()[method].make().random else {})
 
 
 def every_option() -> dict[str, Any]:
@@ -64,7 +66,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _complete(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
     """Add the method's own options where they were left out, and refuse those of others."""
     own = options_of(asked.method)
-    for word in OPTIONS:
+    for word in (*OPTIONS, "seed"):
         if word in asked and word not in own:
             of = [method for method in METHODS if word in options_of(method)]
             name = word.replace("_", "-")
@@ -223,7 +225,7 @@ def _add_options_of(methods: Sequence[str], command: argparse.ArgumentParser) ->
 
     add("--samples", type=_at_least(1), metavar="N", help="noisy samples (25)")
     add("--noise", type=float, help="its deviation, of the picture's range (0.15)")
-    add("--seed", type=_at_least(0), help="of the noise (0)")
+    add("--seed", type=_at_least(0), help="of the key, for methods that draw (0)")
     add("--sample-weights", type=_weights, metavar="exact|uniform|T",
         help="e^{t u}: exact is t = 1 (the default), uniform 0")  # fmt: skip
     schemes = ("independent", "antithetic", "orthogonal")
@@ -234,7 +236,7 @@ def _add_options_of(methods: Sequence[str], command: argparse.ArgumentParser) ->
         help="where to stop in any case, with a tolerance (1024)")  # fmt: skip
     add("--numerator", choices=("d2", "d1"), help="of alpha; default: d2")
     add("--poles", choices=("bounded", "raw"), help="of alpha; default: bounded")
-    add("--order", type=int, choices=(1, 2, 3), help="of taylor_cam; default: 3")
+    add("--order", type=int, choices=(1, 2, 3), help="of taylor_cam (3), shapley_cam (2)")
     add("--nodes", type=_at_least(1), metavar="N",
         help="gradients along the path from an input of zeros (16)")  # fmt: skip
     rules = ("auto", "gauss", "midpoint")
@@ -243,6 +245,14 @@ def _add_options_of(methods: Sequence[str], command: argparse.ArgumentParser) ->
         help="what a sensitivity map makes of the colours; default: max")  # fmt: skip
     add("--gaussian", action="store_true",
         help="recipro_cam: let the neighbours of a position pass as well")  # fmt: skip
+    add("--permutations", type=_at_least(2), metavar="N",
+        help="of shapley: how many are drawn, each walked both ways (64)")  # fmt: skip
+    add("--max-permutations", type=_at_least(2), metavar="N",
+        help="where to stop in any case, with a tolerance (4096)")  # fmt: skip
+    add("--masks", type=_at_least(1), metavar="N", help="of rise: how many are drawn (6000)")
+    add("--convention", metavar="NAME", help="of score_cam: whose; default: paper")
+    add("--kernel", metavar="NAME", help="of kpca_cam; default: sigmoid")
+    add("--elementwise", action="store_true", help="shapley_cam: a weight for each activation")
 
 
 def _add_engine(command: argparse.ArgumentParser) -> None:

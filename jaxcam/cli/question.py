@@ -65,7 +65,7 @@ def ask(asked: Namespace) -> Question:
     target = target_of(asked, model)
     shown, x = _inputs(asked, model, images)
     cuts = models.cuts(model, asked.layers or [layer_of(asked, model)], x.shape[1:])
-    seed = getattr(asked, "seed", 0)  # of the noise, where there is any
+    seed = getattr(asked, "seed", 0)  # of what is drawn, where there is any
     question = Question(
         model, shown, x, cuts, asked.fuse, method, target, seed, asked.chunk_size, asked.signed
     )
@@ -76,7 +76,7 @@ def method_of(asked: Namespace) -> Method:
     """Give the method that was asked for, with its options."""
     row = catalogue.rows()[asked.method]
     own = {name: getattr(asked, word) for word, name in OPTIONS.items()
-           if name in row.options and word != "seed"}  # fmt: skip
+           if name in row.options}  # fmt: skip
     return row.make(**own)
 
 

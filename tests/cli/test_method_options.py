@@ -61,7 +61,9 @@ def test_methods_are_listed(capsys):
     assert all(name in said for name in jaxcam.methods.names())
 
 
-@pytest.mark.parametrize("name", ["integrated_gradients", "sensitivity_map", "recipro_cam"])
+@pytest.mark.parametrize(
+    "name", ["integrated_gradients", "sensitivity_map", "recipro_cam", "shapley"]
+)
 def test_methods_of_every_kind_are_drawn(capsys, monkeypatch, tmp_path, name):
     monkeypatch.chdir(tmp_path)
     words = ["explain", "--model", "relu", "--method", name, "--layer", "block4"]
@@ -69,8 +71,9 @@ def test_methods_of_every_kind_are_drawn(capsys, monkeypatch, tmp_path, name):
     assert main([*words, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["layer"] == ("input" if name == "sensitivity_map" else "block4")
-    assert facts["samples"] == 0
-    assert (facts["diagnostics"]["completeness"] is not None) == (name == "integrated_gradients")
+    assert facts["samples"] == (64 if name == "shapley" else 0)
+    complete = name in ("integrated_gradients", "shapley")
+    assert (facts["diagnostics"]["completeness"] is not None) == complete
     assert (tmp_path / "jaxcam-explain.png").stat().st_size > 10_000
 
 
