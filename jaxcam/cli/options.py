@@ -18,13 +18,17 @@ OPTIONS = {
     "nodes": "num_nodes", "rule": "rule", "over": "over", "order": "order",
     "numerator": "numerator", "poles": "poles", "sample_weights": "sample_weights",
     "scheme": "scheme", "tolerance": "tolerance", "max_samples": "max_samples",
-    "gaussian": "gaussian",
+    "gaussian": "gaussian", "window": "window", "stride": "stride",
+    "convention": "convention", "max_maps": "max_maps",
+    "masks": "num_masks", "cells": "cells", "probability": "probability",
 }  # fmt: skip
 """What an option of the command line is called by the methods that have it; the others refuse it.
 
 Left out, they are not in what `argparse` returns. The seed is no option of a method: it is of the
-key that the noise of those is drawn by which have noise.
+key by which those draw that draw something.
 """
+DRAWN = ("noise_level", "num_masks", "num_permutations")
+"""Options of methods that draw: noise, masks, permutations."""
 
 
 TARGETS = ("exp_logit", "softmax", "logit", "counterfactual", "rest", "contrast", "any_of")
@@ -35,7 +39,8 @@ def options_of(method: str) -> dict[str, Any]:
     """Give a method's options by the words of the command line, and their defaults."""
     known = catalogue.rows()[method].options
     options = {word: known[name] for word, name in OPTIONS.items() if name in known}
-    return options | ({"seed": 0} if "seed" in options else {})
+    options.pop("seed", None)
+    return options | ({"seed": 0} if any(name in known for name in DRAWN) else {})
 
 
 def every_option() -> dict[str, Any]:
@@ -223,7 +228,7 @@ def _add_options_of(methods: Sequence[str], command: argparse.ArgumentParser) ->
 
     add("--samples", type=_at_least(1), metavar="N", help="noisy samples (25)")
     add("--noise", type=float, help="its deviation, of the picture's range (0.15)")
-    add("--seed", type=_at_least(0), help="of the noise (0)")
+    add("--seed", type=_at_least(0), help="of what is drawn, such as noise (0)")
     add("--sample-weights", type=_weights, metavar="exact|uniform|T",
         help="e^{t u}: exact is t = 1 (the default), uniform 0")  # fmt: skip
     schemes = ("independent", "antithetic", "orthogonal")
@@ -243,6 +248,15 @@ def _add_options_of(methods: Sequence[str], command: argparse.ArgumentParser) ->
         help="what a sensitivity map makes of the colours; default: max")  # fmt: skip
     add("--gaussian", action="store_true",
         help="recipro_cam: let the neighbours of a position pass as well")  # fmt: skip
+    add("--window", type=_at_least(1), metavar="N",
+        help="occlusion: its side (an eighth of each axis)")  # fmt: skip
+    add("--stride", type=_at_least(1), metavar="N", help="of the window (half of it)")
+    add("--convention", help="score_cam: whose; default: paper")
+    add("--max-maps", type=_at_least(1), metavar="N",
+        help="score_cam: the maps of the largest variance alone (all)")  # fmt: skip
+    add("--masks", type=_at_least(1), metavar="N", help="rise: how many (6000)")
+    add("--cells", type=_at_least(1), metavar="N", help="rise: along each axis of a mask (8)")
+    add("--probability", type=float, help="rise: of a cell to be open (0.1)")
 
 
 def _add_engine(command: argparse.ArgumentParser) -> None:
