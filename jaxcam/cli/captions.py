@@ -47,10 +47,15 @@ def row_lines(facts: Facts, row: Facts) -> list[str]:
     ]
 
 
+NONE = {"queries", "coalitions", "absent"}
+"""Engines, as reports name them, that differentiate nothing."""
+
+
 def explain_caption(facts: Facts) -> str:
     """Say how it was explained."""
     kind = "exact" if facts["exact"] else "approximate"
-    return _caption(facts, f"{kind} derivatives ({facts['engine']})", facts)
+    derivatives = f"{kind} derivatives ({facts['engine']})"
+    return _caption(facts, "no derivative" if facts["engine"] in NONE else derivatives, facts)
 
 
 def compare_caption(facts: Facts) -> str:

@@ -18,8 +18,10 @@ OPTIONS = {
     "nodes": "num_nodes", "rule": "rule", "over": "over", "order": "order",
     "numerator": "numerator", "poles": "poles", "sample_weights": "sample_weights",
     "scheme": "scheme", "tolerance": "tolerance", "max_samples": "max_samples",
-    "gaussian": "gaussian", "permutations": "num_permutations",
-    "max_permutations": "max_permutations", "masks": "num_masks", "convention": "convention",
+    "gaussian": "gaussian", "window": "window", "stride": "stride",
+    "convention": "convention", "max_maps": "max_maps",
+    "masks": "num_masks", "cells": "cells", "probability": "probability",
+    "permutations": "num_permutations", "max_permutations": "max_permutations",
     "kernel": "kernel", "elementwise": "elementwise",
 }  # fmt: skip
 """What an option of the command line is called by the methods that have it; the others refuse it.
@@ -225,7 +227,7 @@ def _add_options_of(methods: Sequence[str], command: argparse.ArgumentParser) ->
 
     add("--samples", type=_at_least(1), metavar="N", help="noisy samples (25)")
     add("--noise", type=float, help="its deviation, of the picture's range (0.15)")
-    add("--seed", type=_at_least(0), help="of the key, for methods that draw (0)")
+    add("--seed", type=_at_least(0), help="of what is drawn, such as noise (0)")
     add("--sample-weights", type=_weights, metavar="exact|uniform|T",
         help="e^{t u}: exact is t = 1 (the default), uniform 0")  # fmt: skip
     schemes = ("independent", "antithetic", "orthogonal")
@@ -245,13 +247,20 @@ def _add_options_of(methods: Sequence[str], command: argparse.ArgumentParser) ->
         help="what a sensitivity map makes of the colours; default: max")  # fmt: skip
     add("--gaussian", action="store_true",
         help="recipro_cam: let the neighbours of a position pass as well")  # fmt: skip
+    add("--window", type=_at_least(1), metavar="N",
+        help="occlusion: its side (an eighth of each axis)")  # fmt: skip
+    add("--stride", type=_at_least(1), metavar="N", help="of the window (half of it)")
+    add("--convention", metavar="NAME", help="score_cam: whose; default: paper")
+    add("--max-maps", type=_at_least(1), metavar="N",
+        help="score_cam: the maps of the largest variance alone (all)")  # fmt: skip
+    add("--masks", type=_at_least(1), metavar="N", help="rise: how many (6000)")
+    add("--cells", type=_at_least(1), metavar="N", help="rise: along each axis of a mask (8)")
+    add("--probability", type=float, help="rise: of a cell to be open (0.1)")
     add("--permutations", type=_at_least(2), metavar="N",
-        help="of shapley: how many are drawn, each walked both ways (64)")  # fmt: skip
+        help="shapley: how many are drawn, each walked both ways (64)")  # fmt: skip
     add("--max-permutations", type=_at_least(2), metavar="N",
         help="where to stop in any case, with a tolerance (4096)")  # fmt: skip
-    add("--masks", type=_at_least(1), metavar="N", help="of rise: how many are drawn (6000)")
-    add("--convention", metavar="NAME", help="of score_cam: whose; default: paper")
-    add("--kernel", metavar="NAME", help="of kpca_cam; default: sigmoid")
+    add("--kernel", metavar="NAME", help="kpca_cam: whose similarity; default: sigmoid")
     add("--elementwise", action="store_true", help="shapley_cam: a weight for each activation")
 
 

@@ -40,7 +40,7 @@ def abs_cam(*, stage: str = "final") -> Method:
 
     Raises:
         JaxcamError: another stage; when called for a final map, several inputs, a layer with other
-            axes than the input, a target of no class.
+            axes than the input, a target that is not a class.
 
     >>> import jax.numpy as jnp
     >>> import jaxcam

@@ -21,11 +21,9 @@ def log_score(u: Array, scores: Array, class_index: Any) -> Array:
 def probability(call: str) -> Callable[[Array, Array, Any], Array]:
     """Give the outcome ``p_c = softmax(scores)_c``, for a method of that name.
 
-    It is the class's, whatever the target says of it: of ``exp_logit(c, negative=True)`` too.
-
     Raises:
         JaxcamError: when called, scores that are not ``[batch, classes]`` of two classes or more,
-            or a target of no class.
+            or a target that is not a class as it is.
     """
     return partial(_probability, call)
 
@@ -42,7 +40,12 @@ def _probability(call: str, u: Array, scores: Array, class_index: Any) -> Array:
             "jnp.concatenate([0 * S, S], -1) are its two sides.",
         )
     if class_index is None:
-        remedy = "Explain a class, such as jaxcam.targets.exp_logit()."
-        fail(call, needs="the probability of a class", got="a target of none", remedy=remedy)
+        fail(
+            call,
+            needs="the probability of a class: a target of exp_logit, softmax or logit",
+            got="another one, which may be the other side of a class, or its distance from others",
+            remedy="Explain a class, or take a method that asks for the target's own score, such "
+            "as ablation_cam or occlusion.",
+        )
     known = (class_index >= 0) & (class_index < scores.size)  # else it would be another one
     return jnp.where(known, jax.nn.softmax(scores)[class_index], jnp.nan)

@@ -29,7 +29,7 @@ def recipro_cam(*, gaussian: bool = False) -> Queries:
 
     Raises:
         JaxcamError: when called, scores that are not ``[batch, classes]`` of two classes or more,
-            or a target of no class.
+            or a target that is not a class.
     """
     change = functools.partial(_alone, gaussian=bool(gaussian))
     return Queries("recipro_cam", "layer", _count, change, probability("recipro_cam"), _weigh)

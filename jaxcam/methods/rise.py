@@ -45,8 +45,8 @@ def rise(*, num_masks: int = 6000, cells: int = 8, probability: float = 0.1) -> 
     8,000 masks of 7 cells, half of them open.
 
     Raises:
-        JaxcamError: one of them is not what it should be; when called, no key, or a target of no
-            class.
+        JaxcamError: one of them is not what it should be; when called, no key, or a target
+            that is not a class.
 
     >>> import jax
     >>> import jax.numpy as jnp

@@ -28,7 +28,7 @@ from jaxcam.pipeline.blank import Seen
 from jaxcam.pipeline.job import Job, Settings
 from jaxcam.pipeline.network import Network, check_network
 from jaxcam.pipeline.plan import refuse_unconnected
-from jaxcam.targets import CLASSES, REGION, Aim
+from jaxcam.targets import Aim
 from jaxcam.types import CAM, Diagnostics, Report
 
 NUMBERS_AT_ONCE = 1 << 20  # of changed values in flight when no chunk size is given
@@ -66,7 +66,7 @@ def answer(job: Job, settings: Settings, method: Queries) -> CAM:
     def outcome(x: Inputs, aim: Aim, a: Array) -> Array:
         scores = exactly(network.scores)(a, x)
         u = network.target.log_score(scores, aim)
-        index = aim.class_index if job.target.form.scores in (CLASSES, REGION) else None
+        index = aim.class_index if job.target.form.plain else None
         return method.outcome(widen(u), widen(scores), index)
 
     def prepared(x: Inputs, aim: Aim, a: Array, key: Array | None) -> tuple[Any, ...]:

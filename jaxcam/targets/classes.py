@@ -34,7 +34,8 @@ def exp_logit(class_index: Any = None, *, negative: bool = False) -> Target:
     >>> print(jaxcam.cam(split, x, jaxcam.methods.grad_cam(), target).map[0].round(2))
     [[0.38 0.  ]]
     """
-    return Target(Form("exp_logit"), Partial(_negated_score if negative else score), class_index)
+    log_score = Partial(_negated_score if negative else score)
+    return Target(Form("exp_logit", plain=not negative), log_score, class_index)
 
 
 def counterfactual(class_index: Any = None) -> Target:
@@ -77,7 +78,7 @@ def softmax(class_index: Any = None) -> Target:
     For ``p > 1/2`` the probability is concave, so ``D2 < 0`` almost everywhere and poles of alpha
     are common: look at ``diagnostics.poles``. One score alone has no softmax: see `binary`.
     """
-    return Target(Form("softmax"), Partial(_log_probability), class_index)
+    return Target(Form("softmax", plain=True), Partial(_log_probability), class_index)
 
 
 def logit(class_index: Any = None) -> Target:
@@ -86,7 +87,7 @@ def logit(class_index: Any = None) -> Target:
     Behind a piecewise affine tail its second and third derivatives are zero, so that Grad-CAM++'s
     alpha is 0/0: an error, with `exp_logit` as the remedy.
     """
-    return Target(Form("logit", exponentiated=False), Partial(score), class_index)
+    return Target(Form("logit", exponentiated=False, plain=True), Partial(score), class_index)
 
 
 def rest(class_index: Any = None) -> Target:

@@ -25,13 +25,16 @@ class Form:
     scores: what it takes for scores, one example's: ``classes`` ``[classes]``, ``region``
     ``[*spatial, classes]``, ``embedding`` ``[d]`` or a pair ``[2, d]``, ``binary`` ``[1]``,
     ``outputs`` ``[outputs]`` that do not compete, or ``any``. nearest: against how many other
-    classes a class is set where they are not named.
+    classes a class is set where they are not named. plain: a class is explained as it is, not its
+    other side, its distance from others or several of them: so that its probability is another
+    scalar of the same.
     """
 
     name: str
     exponentiated: bool = True
     scores: str = CLASSES
     nearest: int = 0
+    plain: bool = False
 
 
 class Aim(NamedTuple):

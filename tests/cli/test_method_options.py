@@ -33,6 +33,17 @@ def test_every_option_reaches_its_method():
     assert method_of(asked) == jaxcam.methods.sensitivity_map(over="sum")
     asked = options.parse(["explain", "--method", "recipro_cam", "--gaussian"])
     assert method_of(asked) == jaxcam.methods.recipro_cam(gaussian=True)
+    asked = options.parse(["explain", "--method", "occlusion", "--window", "4", "--stride", "2"])
+    assert method_of(asked) == jaxcam.methods.occlusion(window=4, stride=2)
+    asked = options.parse(
+        ["explain", "--method", "score_cam", "--convention", "authors", "--max-maps", "9"]
+    )
+    assert method_of(asked) == jaxcam.methods.score_cam(convention="authors", max_maps=9)
+    words = ["--masks", "50", "--cells", "4", "--probability", "0.5", "--seed", "3"]
+    asked = options.parse(["explain", "--method", "rise", *words])
+    assert method_of(asked) == jaxcam.methods.rise(num_masks=50, cells=4, probability=0.5)
+    assert asked.seed == 3
+    assert options.options_of("shapley")["seed"] == 0
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,9 @@ def explained(method, target=0, split=None):
 
 def test_a_probability_is_that_of_a_class_among_several():
     margin = targets.custom(lambda scores: scores[0] - scores[1])
-    with pytest.raises(JaxcamError, match=r"recipro_cam: .* of a class; got a target of none"):
-        explained(methods.recipro_cam(), margin)
+    for target in (margin, targets.counterfactual(0), targets.contrast(0), targets.any_of([0, 1])):
+        with pytest.raises(JaxcamError, match=r"recipro_cam: .* of a class.*; got another one"):
+            explained(methods.recipro_cam(), target)
     single = jaxcam.Split(lambda x: x, lambda a, x: a.sum((1, 2, 3))[:, None])
     with pytest.raises(JaxcamError, match=r"two classes or more; got .* \[batch, 1\]"):
         explained(methods.recipro_cam(), split=single)
