@@ -19,7 +19,13 @@ from jaxcam.methods.smooth import smooth
 from jaxcam.pipeline import batches, points, rounding, samples
 from jaxcam.pipeline import program as explain
 from jaxcam.pipeline.blame import blamed
-from jaxcam.pipeline.checks import check_input, check_method, check_result, check_sign
+from jaxcam.pipeline.checks import (
+    check_input,
+    check_method,
+    check_progress,
+    check_result,
+    check_sign,
+)
 from jaxcam.pipeline.compiled import of_network
 from jaxcam.pipeline.job import Begun, Clean, Job, Settings
 from jaxcam.targets import as_target, check_class
@@ -213,6 +219,7 @@ def cam(
             it; or ``max_samples`` were not enough for the tolerance.
     """
     check_method(method)
+    check_progress(progress)
     x = check_input(x, method.name)
     check_sign(method, signed=signed)
     chunk = chunks.checked(chunk_size)

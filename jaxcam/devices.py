@@ -80,6 +80,9 @@ def check(asked: Spread | None, images: int, *, shown: bool) -> None:
     """Refuse a batch that the devices of its axis do not divide, and a display of progress."""
     if asked is None:
         return
+    if not isinstance(asked, Spread):
+        fail("spread", needs="the devices of a mesh, from jaxcam.spread", got=repr(asked),
+             remedy="For example jaxcam.spread(samples=jax.device_count()).")  # fmt: skip
     devices = 1 if asked.batch is None else asked.mesh.shape[asked.batch]
     if images % devices:
         fail(f"spread(batch={asked.batch!r})", needs=f"a multiple of {devices} images",

@@ -12,6 +12,7 @@ from jaxcam.derivatives.proof import analyse
 from jaxcam.errors import JaxcamError
 from jaxcam.jaxprs.cost import needs
 from jaxcam.pipeline import aim as aims
+from jaxcam.pipeline.checks import check_progress
 from jaxcam.pipeline.network import Network
 from jaxcam.pipeline.plan import UNCONNECTED, traced_score
 from jaxcam.split import layers, split
@@ -78,6 +79,7 @@ def explain_layers(
     late affine
     head None
     """
+    check_progress(progress)
     x = taken(x, "jaxcam.explain_layers(model, x)")
     outputs = layers(model, x, variables=variables, **kwargs)
     names = [names] if isinstance(names, str) else names

@@ -37,10 +37,11 @@ def upsample(map: Array, size: Sequence[int]) -> Array:
     numbers = isinstance(size, Iterable) and all(
         isinstance(length, Integral) and length > 0 for length in size
     )
-    if not numbers or len(size) != map.ndim - 1:
+    if not numbers or map.ndim < 2 or len(size) != map.ndim - 1:
+        count = "the" if map.ndim < 2 else map.ndim - 1
         fail(
             "upsample",
-            needs=f"a size of {map.ndim - 1} spatial axes for maps [batch, *spatial], as integers",
+            needs=f"a size of {count} spatial axes for maps [batch, *spatial], as integers",
             got=f"size {size!r} and maps of shape {map.shape}",
             remedy="Leave the batch axis out of the size, and keep it in the maps.",
         )
@@ -96,7 +97,7 @@ def fuse(maps: Sequence[Array], size: Sequence[int] | None = None, *, how: str =
         )
     maps = [as_array(map, "fuse") for map in maps]
     shapes = [map.shape for map in maps]
-    if len({(shape[0], len(shape)) for shape in shapes}) > 1:
+    if len({(shape[:1], len(shape)) for shape in shapes}) > 1 or len(shapes[0]) < 2:
         fail(
             "fuse",
             needs="maps [batch, *spatial] of the same images",

@@ -11,6 +11,7 @@ from jaxcam.arrays.meshes import undivided
 from jaxcam.derivatives.auto import choose
 from jaxcam.derivatives.calls import in_single_precision
 from jaxcam.derivatives.traced import check_score, trace
+from jaxcam.errors import fail
 from jaxcam.types import LogDerivatives, LogScore
 
 
@@ -49,6 +50,8 @@ def check_derivatives(
     """
     a = undivided(as_array(a, "check_derivatives"))
     check_score("check_derivatives", log_score, a)
+    if not isinstance(samples, int) or samples < 1:
+        fail("samples", needs="an integer of at least 1", got=repr(samples), remedy="Use 32.")
     log_score, a = in_single_precision(log_score, a)
     choice = choose(engine, trace(log_score, a))
     derive = jax.jit(lambda a: choice.derive(a)[0])

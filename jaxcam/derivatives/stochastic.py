@@ -39,6 +39,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend import core
 
+from jaxcam.arrays.door import as_array
 from jaxcam.arrays.keys import numbered
 from jaxcam.arrays.meshes import alike, automatically, axes_through, spec_of
 from jaxcam.derivatives.calls import in_single_precision
@@ -101,7 +102,10 @@ def stochastic_derivatives(
     >>> bool((abs(estimate.u2 - 6) <= 5 * errors.u2).all())
     True
     """
-    a = jnp.asarray(a)
+    a = as_array(a, "stochastic_derivatives")
+    if not hasattr(key, "dtype"):
+        remedy = "Pass key=jax.random.key(0)."
+        fail("stochastic_derivatives", needs="a JAX random key", got=repr(key), remedy=remedy)
     at_once = chunks.checked(chunk_size)
     if not isinstance(probes, int) or probes < 2:
         fail("probes", needs="an integer of at least 2", got=probes, remedy="Use 64.")

@@ -77,7 +77,7 @@ def score_cam(*, convention: str = "paper", max_maps: int | None = None) -> Quer
 
     Raises:
         JaxcamError: another convention, a number of maps below 1; when called, several inputs, a
-            layer with other axes than the input; and of a probability, a target that is not a class.
+            layer with other axes than the input; of a probability, a target that is not a class.
 
     >>> import jax.numpy as jnp
     >>> import jaxcam

@@ -37,6 +37,13 @@ def check_method(method: Any) -> None:
         )
 
 
+def check_progress(progress: Any) -> None:
+    """Refuse what cannot be told how far a run has come."""
+    if progress is not None and not callable(progress):
+        remedy = "For example progress=lambda done, total: print(done, total)."
+        fail("progress", needs="a function of (done, total)", got=repr(progress), remedy=remedy)
+
+
 def check_input(x: Any, call: str) -> Inputs:
     """Refuse what is no batch of finite inputs, for a call of that name."""
     x = sorted_out(x)

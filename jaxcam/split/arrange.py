@@ -6,7 +6,7 @@ back where they came from: what it left out (a class token) stays as the network
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,13 @@ def tokens(before: int = 1, *, grid: tuple[int, ...] | None = None) -> Tokens:
     """
     if isinstance(before, bool) or not isinstance(before, int) or before < 0:
         fail("tokens", needs="before= of 0 or more", got=repr(before), remedy="Default: 1.")
+    if grid is not None and not (isinstance(grid, Sequence) and all(map(_is_length, grid))):
+        fail("tokens", needs="grid= of lengths", got=repr(grid), remedy="For example (14, 14).")
     return Tokens(before, None if grid is None else tuple(grid))
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and value > 0
 
 
 def arranged(call: str, to_map: ToMap, output: Array) -> Array:

@@ -153,8 +153,12 @@ def _evaluate(model: Any, weights: list[Any], x: Any, watch: Watch) -> tuple[Any
 
     And what the call did to them, as ``{path: (old, new)}``.
     """
+    graph = _graph(model)
+    if isinstance(x, tuple) and len(x) != len(graph.inputs):  # Keras would leave the others out
+        needs = f"{len(graph.inputs)} inputs, as many as the Keras model has"
+        fail("x", needs=needs, got=f"{len(x)}", remedy="Pass them in the order of model.inputs.")
     with _Scope(list(zip(model.variables, weights, strict=True))) as scope:
-        output = _Evaluation(lambda x: _walk(_graph(model), "", x, watch))(x, training=False)
+        output = _Evaluation(lambda x: _walk(graph, "", x, watch))(x, training=False)
     return output, scope.updates
 
 

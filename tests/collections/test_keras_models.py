@@ -250,6 +250,8 @@ def test_refusals(keras, residual):
         jaxcam.split(residual, "stem", training=False)
     with pytest.raises(JaxcamError, match=r"a model's output that is one array.*logits="):
         jaxcam.split(residual, "stem").features(small())
+    with pytest.raises(JaxcamError, match=r"needs 1 inputs.*got 2"):
+        jaxcam.split(residual, "stem", logits="class").features((small(), small()))
 
 
 def test_another_backend_is_refused():
