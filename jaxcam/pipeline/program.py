@@ -29,7 +29,16 @@ from jaxcam.pipeline.differentiate import compose, differentiate, each, unit_of_
 from jaxcam.pipeline.job import Begun, Clean, Job, Settings
 from jaxcam.pipeline.network import check_network, through
 from jaxcam.pipeline.plan import plan
-from jaxcam.pipeline.samples import Run, advance, chunks, errors, first_run, initial, with_points
+from jaxcam.pipeline.samples import (
+    Run,
+    advance,
+    changes,
+    chunks,
+    errors,
+    first_run,
+    initial,
+    with_points,
+)
 from jaxcam.targets import Aim
 from jaxcam.types import CAM, Derivatives, Diagnostics
 
@@ -59,17 +68,58 @@ def _together(job: Job, settings: Settings) -> CAM:
         return queries.answer(job, settings, settings.method)
     if isinstance(settings.method, Game):
         return games.answer(job, settings, settings.method)
+    if isinstance(settings.gradient.points, Path) and settings.gradient.points.several:
+        return _from_several(job, settings, settings.gradient.points)
     clean = begin(job, settings)
     if not clean.report.averaged:
         return finish(job, settings, clean, None)
 
     if settings.points.adaptive:
-        return finish(job, settings, clean, _until(job, settings, clean).average)
+        run = _until(job, settings, clean)
+        return finish(job, settings, clean, run.average, run.before)
 
     begun = Begun(job, settings, clean)
     ids = chunks(begun, settings.points.num_points)
     total = with_points(begun, initial(begun), ids)
     return finish(job, settings, clean, total)
+
+
+def _from_several(job: Job, settings: Settings, path: Path) -> CAM:
+    """Average the maps of one path from each of several baselines, one baseline after the other."""
+    one = settings._replace(method=settings.gradient._replace(points=path._replace(several=False)))
+
+    def from_one(baseline: Array) -> CAM:
+        numbers = job.numbers._replace(baseline=baseline)
+        return _together(job._replace(numbers=numbers), one)
+
+    each = jax.lax.map(from_one, jnp.moveaxis(job.numbers.baseline, 1, 0))
+    d, signed = each.diagnostics, each.signed.mean(axis=0)
+    total, finite = d.total.mean(axis=0), d.finite.all(axis=0)
+    shown = settings.shown(signed)
+    # What paths of no length hold is nothing, whatever its share of nothing is.
+    whole = jnp.where(d.total == 0, 0, d.completeness * d.total).mean(axis=0)
+    share = whole / total
+    error = d.standard_error
+    if error is not None:
+        error = error.mean(axis=0)
+        worst, top = (jnp.abs(v).reshape(len(v), -1).max(axis=1) for v in (error, shown))
+        relative = jnp.where(worst > 0, worst / top, worst)
+    else:
+        relative = None
+    # What was seen anywhere, but for the signs, which are those of the mean.
+    signs = Seen.POSITIVE | Seen.NEGATIVE
+    seen = jax.lax.reduce_or(d.seen & ~jnp.int32(signs), (0,))
+    found = {Seen.POSITIVE: signed > 0, Seen.NEGATIVE: signed < 0}
+    seen = seen | jax.vmap(blank.anywhere)(found)
+    diagnostics = d._replace(
+        num_samples=None if d.num_samples is None else d.num_samples.sum(axis=0),
+        standard_error=error, relative_error=relative, finite=finite,
+        blank=finite & ~blank.has(seen, settings.visible), seen=seen, doubtful=None,
+        total=total, completeness=share, gap=jnp.abs(1 - share),
+    )  # fmt: skip
+    return CAM(
+        shown, signed, each.weights.mean(axis=0), each.scores[0], each.target[0], diagnostics
+    )
 
 
 def _until(job: Job, settings: Settings, clean: Clean) -> Run:
@@ -103,8 +153,17 @@ def begin(job: Job, settings: Settings) -> Clean:
     return Clean(widen(a), scores, aim, u, scale, derivatives, report, least, start, total)
 
 
-def finish(job: Job, settings: Settings, clean: Clean, average: Average | None) -> CAM:
-    """Turn the derivatives, averaged or clean, into weights, map and diagnostics."""
+def finish(
+    job: Job,
+    settings: Settings,
+    clean: Clean,
+    average: Average | None,
+    before: Average | None = None,
+) -> CAM:
+    """Turn the derivatives, averaged or clean, into weights, map and diagnostics.
+
+    before: on a path up to a tolerance, their averages at the level before.
+    """
     method, a = settings.gradient, clean.a
     if clean.start is not None:
         a = a - widen(clean.start)
@@ -142,19 +201,23 @@ def finish(job: Job, settings: Settings, clean: Clean, average: Average | None) 
             total=clean.total, completeness=share, gap=jnp.abs(1 - share)
         )
     if average is not None:
-        diagnostics = diagnostics._replace(**_smoothed(job, settings, clean, average))
+        diagnostics = diagnostics._replace(**_smoothed(job, settings, clean, average, before))
     return CAM(
         settings.shown(signed), signed, weights, clean.scores, clean.aim.class_index, diagnostics
     )
 
 
 def _smoothed(
-    job: Job, settings: Settings, clean: Clean, average: Average
+    job: Job, settings: Settings, clean: Clean, average: Average, before: Average | None
 ) -> dict[str, Array | None]:
     """Report on the samples: how many counted, how many kept the class, how far the map is off."""
     taken = jax.vmap(averages.num_samples)(average)
     if isinstance(settings.points, Path):
-        return {"num_samples": taken.astype(jnp.int32)}
+        told: dict[str, Array | None] = {"num_samples": taken.astype(jnp.int32)}
+        if before is not None:
+            error, relative, _ = changes(Begun(job, settings, clean), average, before)
+            told |= {"standard_error": error, "relative_error": relative}
+        return told
     classed = aims.has_classes(job.target, clean.scores.ndim)
     groups = average.taken.shape[-1]
     stated = errors(Begun(job, settings, clean), average) if groups > 1 else (None, None)
