@@ -220,12 +220,11 @@ class Queries(NamedTuple):
     ``at``: what is changed. ``how_many(shape)``, the number of changes of one example whose layer
     has that shape. ``change(value, n) -> value``: the ``n``-th of them; a number alone says which,
     so that they run in chunks of any size. ``outcome(u, scores, class_index) -> []``: what is asked
-    of each, the log-score or a probability; ``class_index`` is None where the
-    target is not a class as it is.
-    ``weigh(outcomes, clean, a) -> (weights, signed)`` of one example: the outcomes ``[n]`` and that
-    of the clean example become a signed map ``[*spatial]``, and weights ``[k]`` where it is one of
-    weighted feature maps, else None. ``signed``: the sign of that map says what speaks for and what
-    against.
+    of each, the log-score or a probability; ``class_index`` is None where the target is not a class
+    as it is. ``weigh(outcomes, clean, a) -> (weights, signed)`` of one example: the outcomes
+    ``[n]`` and that of the clean example become a signed map ``[*spatial]``, and weights ``[k]``
+    where it is one of weighted feature maps, else None. ``signed``: the sign of that map says what
+    speaks for and what against.
 
     ``prepare(example) -> given``: what the changes of an example have in common (masks that are
     made of its activations, a random key), found once; `change` and `weigh` then take it as one
