@@ -289,9 +289,9 @@ def _shown_until(
     """Run a round at a time until no image needs more."""
     begun = Begun(job, settings, clean)
     run, done = samples.first_run(begun), 0
-    total = -(-settings.points.num_points // samples.round_length(begun))
+    total = -(-points.most(begun) // samples.round_length(begun))
     progress(done, total)
     while run.open.any():
         run, done = _advance(job, settings, clean, run), done + 1
         progress(done, total if run.open.any() else done)
-    return _finish(job, settings, clean, run.average), done
+    return _finish(job, settings, clean, run.average, run.before), done

@@ -142,6 +142,7 @@ class Smoothing(NamedTuple):
 class Path(NamedTuple):
     """Points that are the nodes of a straight path from a baseline; see `jaxcam.integrate`.
 
+    ``num_points``: where a tolerance decides (``adaptive``), the most there may be in a level.
     ``at``: whether the path is one of activations (``layer``) or of inputs (``input``).
     ``baseline``: where it starts, ``given`` as an input or as activations; None for zeros.
     """
@@ -151,6 +152,7 @@ class Path(NamedTuple):
     at: Literal["layer", "input"] = "layer"
     baseline: Any = None
     given: Literal["input", "activations"] = "input"
+    tolerance: Any = None
     adaptive: bool = False
 
 

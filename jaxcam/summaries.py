@@ -62,7 +62,9 @@ def _of_diagnostics(diagnostics: Any) -> Lines:
             yield "averaged over", f"{_range(diagnostics.num_samples)} points{how}"
     yield "effective samples", _range(diagnostics.effective_samples)
     yield "top class kept", _range(diagnostics.top_class_kept)
-    yield "standard error", _range(diagnostics.relative_error, "of the map's largest value")
+    # Of a path up to a tolerance it is no standard error: what its last nodes changed.
+    error = "last change" if getattr(report, "rule", "") else "standard error"
+    yield error, _range(diagnostics.relative_error, "of the map's largest value")
     if hasattr(poles, "smallest_r"):
         yield "smallest r", _range(poles.smallest_r)
         yield "share guarded", _range(poles.share_guarded)

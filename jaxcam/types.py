@@ -191,7 +191,8 @@ class Diagnostics(NamedTuple):
     ``num_samples`` is how many points, noisy samples or nodes, each image took;
     ``effective_samples`` is (sum w)^2 / sum w^2; ``top_class_kept`` the share of noisy samples
     whose top class is the clean image's; ``standard_error`` that of ``map``, per pixel, and
-    ``relative_error`` its largest value as a share of the map's largest; ``finite`` and ``blank``
+    ``relative_error`` its largest value as a share of the map's largest (of a path up to a
+    tolerance, both are of what its last nodes have changed in ``signed``); ``finite`` and ``blank``
     say of each image whether its map is free of NaN and infinity, and whether it is all zero;
     ``seen`` holds the reasons, flags of `jaxcam.pipeline.blank.Seen`. ``doubtful``: the layer moves
     the score so little, or its derivatives cancel so far, that the map may be rounding alone.

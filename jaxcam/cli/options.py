@@ -18,6 +18,7 @@ OPTIONS = {
     "nodes": "num_nodes", "rule": "rule", "over": "over", "order": "order",
     "numerator": "numerator", "poles": "poles", "sample_weights": "sample_weights",
     "scheme": "scheme", "tolerance": "tolerance", "max_samples": "max_samples",
+    "max_nodes": "max_nodes",
     "gaussian": "gaussian", "window": "window", "stride": "stride",
     "convention": "convention", "max_maps": "max_maps",
     "masks": "num_masks", "cells": "cells", "probability": "probability",
@@ -233,7 +234,8 @@ def _add_options_of(methods: Sequence[str], command: argparse.ArgumentParser) ->
     schemes = ("independent", "antithetic", "orthogonal")
     add("--scheme", choices=schemes, help="of the noise; default: independent")
     add("--tolerance", type=float, metavar="SHARE",
-        help="sample up to this standard error, as a share of the map's largest value")  # fmt: skip
+        help="sample up to this standard error, or add nodes up to this change and gap, as a share "
+        "of the map's largest value")  # fmt: skip
     add("--max-samples", type=_at_least(1), metavar="N",
         help="where to stop in any case, with a tolerance (1024)")  # fmt: skip
     add("--numerator", choices=("d2", "d1"), help="of alpha; default: d2")
@@ -242,6 +244,8 @@ def _add_options_of(methods: Sequence[str], command: argparse.ArgumentParser) ->
     add("--nodes", type=_at_least(1), metavar="N",
         help="gradients along the path from an input of zeros (16)")  # fmt: skip
     rules = ("auto", "gauss", "midpoint")
+    add("--max-nodes", type=_at_least(1), metavar="N",
+        help="where to stop in any case, with a tolerance (128)")  # fmt: skip
     add("--rule", choices=rules, help="of those nodes; default: auto")
     add("--over", choices=("max", "sum"),
         help="what a sensitivity map makes of the colours; default: max")  # fmt: skip

@@ -16,11 +16,12 @@ from jaxcam.contracts import Game, Gradient, Method, Path, Smoothing
 from jaxcam.errors import JaxcamWarning, fail
 from jaxcam.pipeline import blank
 from jaxcam.pipeline.aim import empty_regions
+from jaxcam.pipeline.path import LEVEL
+from jaxcam.pipeline.points import complete
 from jaxcam.targets import Target
 from jaxcam.types import CAM, Diagnostics
 
 GAP = 0.05  # of the difference that a map divides: where it leaves more, the user is told
-LEVEL = 1e-4  # of the log-score: differences below are no ground to stand on
 FEW = 0.25  # of the samples: where fewer carry the weight, the user is told
 
 
@@ -226,7 +227,7 @@ def _complaints(
         yield from _late(d, method.tolerance if method.adaptive else None,
                          f"max_permutations={method.num_permutations}", "permutations")  # fmt: skip
     if isinstance(points, Path) and isinstance(method, Gradient) and d.gap is not None:
-        yield from _incomplete(d, points, additive=method.additive)
+        yield from _incomplete(d, points, additive=complete(method))
 
 
 def _few(d: Any, smoothing: Smoothing) -> Iterator[str]:
@@ -247,6 +248,7 @@ def _few(d: Any, smoothing: Smoothing) -> Iterator[str]:
 def _late(d: Any, tolerance: Any, most: str, what: str) -> Iterator[str]:
     """Word that the most there may be left an error above the tolerance."""
     tolerance = None if tolerance is None else known(tolerance)
+    error = "error of the map" if what == "nodes" else "standard error"
     if d.relative_error is None or tolerance is None:
         return
     late = d.relative_error > np.asarray(tolerance, d.relative_error.dtype)
@@ -255,7 +257,7 @@ def _late(d: Any, tolerance: Any, most: str, what: str) -> Iterator[str]:
         size = f"at {worst:.2g} of the map's largest value"
         left = size if worst < np.inf else "beside a map that is zero everywhere"
         yield (
-            f"{most} left the standard error of image {where(late)} {left}, above the tolerance of "
+            f"{most} left the {error} of image {where(late)} {left}, above the tolerance of "
             f"{float(tolerance):.2g}. Allow more {what}."
         )
 
@@ -274,12 +276,18 @@ def _level(d: Any) -> Iterator[str]:
 def _incomplete(d: Any, points: Path, *, additive: bool) -> Iterator[str]:
     """Word what is wrong with a path: it goes nowhere, or its nodes do not tell where it went."""
     yield from _level(d)
-    open = (abs(d.total) >= LEVEL) & (d.gap > GAP)
+    tolerance = known(points.tolerance) if points.adaptive else None
+    most = f"max_nodes={points.num_points}"
+    yield from _late(d, tolerance, most, "nodes")
+    asked = GAP if tolerance is None else np.asarray(tolerance, d.gap.dtype)
+    open = (abs(d.total) >= LEVEL) & (d.gap > asked)
     if additive and open.any():
         worst = d.gap[open].max()
         yield (
-            f"{points.num_points} nodes leave a gap of {worst:.2g} in the map of image "
-            f"{where(open)}: it does not sum to u(A) - u(B). Take more nodes, num_nodes=. If the "
+            f"{f'{points.num_points} nodes' if tolerance is None else most} "
+            f"leave{'s' * (tolerance is not None)} a gap of {worst:.2g} in the map of image "
+            f"{where(open)}: it does not sum to u(A) - u(B). Take more nodes, "
+            f"{'num_nodes' if tolerance is None else 'max_nodes'}=. If the "
             "gap stays, the score jumps on the path: zero activations before a normalisation are "
             "such a start, and a picture as the baseline is none."
         )

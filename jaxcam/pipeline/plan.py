@@ -105,7 +105,9 @@ def _notes(
     yield from (f"auto passed over {refusal}" for refusal in choice.refused)
     if not choice.engine.single:
         points = method.points if not still else None
-        inputs = f"{1 + (points.num_points if points else 0)} inputs"
+        # Levels of a path's nodes together are at most twice the last (path.py).
+        twice = 2 if isinstance(points, Path) and points.adaptive else 1
+        inputs = f"{1 + (twice * points.num_points if points else 0)} inputs"
         most = "at most " if points and points.adaptive else ""
         yield f"derivatives along {elements} elements, for each of {most}{inputs}"
     if method.scalar == "u along a" and structure.gradient is not Dependence.VARYING:

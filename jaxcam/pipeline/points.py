@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxcam.arrays import inputs
@@ -59,12 +60,13 @@ def numbers_of(method: Method, key: Array | None, x: Inputs, batch: int) -> tupl
         keys = _keys(method, key, batch) if drawn else None
         return Numbers(keys, zero, zero, zero), method
     if isinstance(points, Path):
-        bare = points._replace(baseline=None)
+        bare = method._replace(points=points._replace(baseline=None, tolerance=None))
+        tolerance = jnp.asarray(points.tolerance if points.adaptive else 0.0, wide)
+        begun = Numbers(None, zero, zero, tolerance)
         if points.given == "activations":
             start = as_array(points.baseline, "integrate: baseline")
-            return Numbers(None, zero, zero, zero, start=start), method._replace(points=bare)
-        baseline = baselines.inputs_of("integrate", points.baseline, x)
-        return Numbers(None, zero, zero, zero, baseline), method._replace(points=bare)
+            return begun._replace(start=start), bare
+        return begun._replace(baseline=baselines.inputs_of("integrate", points.baseline, x)), bare
     tolerance = points.tolerance if points.adaptive else 0.0
     noisy = inputs.noisy_key(method.name, x, points.noisy)
     bare = points._replace(noise_level=None, temper=None, tolerance=None, noisy=noisy)
@@ -86,6 +88,25 @@ def unit(points: Points) -> int:
     if isinstance(points, Path):
         return points.num_points
     return noise.SCHEMES[points.scheme].unit
+
+
+def nodes_of(begun: Begun) -> path.Nodes:
+    """Give the nodes of a path by their numbers."""
+    points = begun.points
+    return path.numbered(begun.report.rule, points.num_points, points.adaptive)
+
+
+def complete(method: Gradient) -> bool:
+    """Say whether nodes enough make a map that sums to the whole difference.
+
+    A path of inputs does not lead through the layer on a straight line.
+    """
+    return method.additive and isinstance(method.points, Path) and method.points.at == "layer"
+
+
+def most(begun: Begun) -> int:
+    """Give how many points there may be: numbers from there on are padding."""
+    return len(nodes_of(begun).where) if isinstance(begun.points, Path) else begun.points.num_points
 
 
 def ends(job: Job, settings: Settings, a: Array, aim: Aim, u: Array) -> tuple[Any, Any]:
@@ -111,8 +132,8 @@ def visit(begun: Begun, x: Inputs, own: Own, n: Array) -> tuple[Inputs, Array]:
         drawn = noise.sample(own.key, n, clean, level, points.scheme)
         noisy = inputs.replaced(x, points.noisy, drawn)
         return noisy, network.features(noisy)
-    where, _ = path.nodes(begun.report.rule, points.num_points)
-    share = jnp.asarray(where)[jnp.minimum(n, points.num_points - 1)]
+    where = nodes_of(begun).where.astype(begun.clean.a.dtype)
+    share = jnp.asarray(where)[jnp.minimum(n, len(where) - 1)]
     if points.at == "layer":
         return x, path.between(own.start, own.end, share)
     there = jax.tree.map(lambda start, end: path.between(start, end, share), own.start, own.end)
@@ -123,9 +144,9 @@ def log_weight(begun: Begun, n: Array, u: Array) -> Array:
     """Give the logarithm of what the ``n``-th point counts, ``-inf`` for padding."""
     job, points = begun.job, begun.points
     if isinstance(points, Path):
-        _, weights = path.nodes(begun.report.rule, points.num_points)
-        logarithm = jnp.asarray(jnp.log(weights), u.dtype)[jnp.minimum(n, points.num_points - 1)]
+        logarithms = np.log(nodes_of(begun).weights).astype(u.dtype)
+        logarithm = jnp.asarray(logarithms)[jnp.minimum(n, len(logarithms) - 1)]
     else:
         weighted = job.target.form.exponentiated and engine_named(begun.report.engine).scaled
         logarithm = jnp.asarray(job.numbers.temper, u.dtype) * u if weighted else jnp.zeros_like(u)
-    return jnp.where(n < points.num_points, logarithm, -jnp.inf)
+    return jnp.where(n < most(begun), logarithm, -jnp.inf)

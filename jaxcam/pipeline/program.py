@@ -29,7 +29,16 @@ from jaxcam.pipeline.differentiate import compose, differentiate, each, unit_of_
 from jaxcam.pipeline.job import Begun, Clean, Job, Settings
 from jaxcam.pipeline.network import check_network, through
 from jaxcam.pipeline.plan import plan
-from jaxcam.pipeline.samples import Run, advance, chunks, errors, first_run, initial, with_points
+from jaxcam.pipeline.samples import (
+    Run,
+    advance,
+    changes,
+    chunks,
+    errors,
+    first_run,
+    initial,
+    with_points,
+)
 from jaxcam.targets import Aim
 from jaxcam.types import CAM, Derivatives, Diagnostics
 
@@ -64,7 +73,8 @@ def _together(job: Job, settings: Settings) -> CAM:
         return finish(job, settings, clean, None)
 
     if settings.points.adaptive:
-        return finish(job, settings, clean, _until(job, settings, clean).average)
+        run = _until(job, settings, clean)
+        return finish(job, settings, clean, run.average, run.before)
 
     begun = Begun(job, settings, clean)
     ids = chunks(begun, settings.points.num_points)
@@ -103,8 +113,17 @@ def begin(job: Job, settings: Settings) -> Clean:
     return Clean(widen(a), scores, aim, u, scale, derivatives, report, least, start, total)
 
 
-def finish(job: Job, settings: Settings, clean: Clean, average: Average | None) -> CAM:
-    """Turn the derivatives, averaged or clean, into weights, map and diagnostics."""
+def finish(
+    job: Job,
+    settings: Settings,
+    clean: Clean,
+    average: Average | None,
+    before: Average | None = None,
+) -> CAM:
+    """Turn the derivatives, averaged or clean, into weights, map and diagnostics.
+
+    before: on a path up to a tolerance, their averages at the level before.
+    """
     method, a = settings.gradient, clean.a
     if clean.start is not None:
         a = a - widen(clean.start)
@@ -142,19 +161,23 @@ def finish(job: Job, settings: Settings, clean: Clean, average: Average | None) 
             total=clean.total, completeness=share, gap=jnp.abs(1 - share)
         )
     if average is not None:
-        diagnostics = diagnostics._replace(**_smoothed(job, settings, clean, average))
+        diagnostics = diagnostics._replace(**_smoothed(job, settings, clean, average, before))
     return CAM(
         settings.shown(signed), signed, weights, clean.scores, clean.aim.class_index, diagnostics
     )
 
 
 def _smoothed(
-    job: Job, settings: Settings, clean: Clean, average: Average
+    job: Job, settings: Settings, clean: Clean, average: Average, before: Average | None
 ) -> dict[str, Array | None]:
     """Report on the samples: how many counted, how many kept the class, how far the map is off."""
     taken = jax.vmap(averages.num_samples)(average)
     if isinstance(settings.points, Path):
-        return {"num_samples": taken.astype(jnp.int32)}
+        told: dict[str, Array | None] = {"num_samples": taken.astype(jnp.int32)}
+        if before is not None:
+            error, relative, _ = changes(Begun(job, settings, clean), average, before)
+            told |= {"standard_error": error, "relative_error": relative}
+        return told
     classed = aims.has_classes(job.target, clean.scores.ndim)
     groups = average.taken.shape[-1]
     stated = errors(Begun(job, settings, clean), average) if groups > 1 else (None, None)

@@ -13,10 +13,12 @@ from jax import Array
 
 from jaxcam import devices, maps
 from jaxcam.arrays.inputs import Inputs
+from jaxcam.arrays.precision import widen
+from jaxcam.contracts import Path
 from jaxcam.jaxprs.loops import dealt, fold_in_order
 from jaxcam.pipeline import aim as aims
 from jaxcam.pipeline import average as averages
-from jaxcam.pipeline import points
+from jaxcam.pipeline import path, points
 from jaxcam.pipeline.average import Average, Sample
 from jaxcam.pipeline.differentiate import compose, differentiate, each, one_pass
 from jaxcam.pipeline.job import Begun, Clean, Job, Settings
@@ -36,12 +38,14 @@ class Run(NamedTuple):
     """Sampling up to a tolerance. ``open: [batch]``, the images that need more samples.
 
     ``taken: []``, how many such an image has; ``due: []``, at how many its error is looked at next.
+    ``before``: on a path, the averages of the level before.
     """
 
     average: Average
     taken: Array
     due: Array
     open: Array
+    before: Average | None = None
 
 
 class Known(NamedTuple):
@@ -69,11 +73,14 @@ def first_run(begun: Begun) -> Run:
     a = begun.clean.a
     open = jnp.ones_like(a, bool, shape=a.shape[:1])
     zero = jnp.zeros_like(a, jnp.int32, shape=())
-    return Run(initial(begun), zero, zero + round_length(begun), open)
+    run = Run(initial(begun), zero, zero + round_length(begun), open)
+    return run._replace(before=initial(begun)) if isinstance(begun.points, Path) else run
 
 
 def round_length(begun: Begun) -> int:
-    """Give the points of a round: as many units for every group."""
+    """Give the points of a round: as many units for every group, or what path's levels are of."""
+    if isinstance(begun.points, Path):
+        return path.FIRST
     return max(ROUND, averages.GROUPS * points.unit(begun.points))
 
 
@@ -160,13 +167,16 @@ def advance(job: Job, settings: Settings, clean: Clean, run: Run) -> Run:
     chance to stop because the error happens to look small.
     """
     begun = Begun(job, settings, clean)
-    most, length = begun.points.num_points, round_length(begun)
+    most, length = points.most(begun), round_length(begun)
 
     ids = chunks(begun, length)
     # A chunk that does not divide the round would run into the next one.
     ids = jnp.where(ids < length, run.taken + ids, most)
     average = with_points(begun, run.average, ids, run.open)
     taken = jnp.minimum(run.taken + length, most)
+
+    if run.before is not None:
+        return _at_levels(begun, run._replace(average=average, taken=taken), run.before)
 
     def look() -> tuple[Array, Array]:
         _, relative = errors(begun, average)
@@ -176,6 +186,63 @@ def advance(job: Job, settings: Settings, clean: Clean, run: Run) -> Run:
     due = (taken >= run.due) | (taken >= most)
     open, due = jax.lax.cond(due, look, lambda: (run.open, run.due))
     return Run(average, taken, due, open)
+
+
+def _at_levels(begun: Begun, run: Run, before: Average) -> Run:
+    """At the end of a level look at what it has changed, and begin the next one."""
+    nodes, rule = points.nodes_of(begun), begun.report.rule
+    ends = jnp.asarray(nodes.ends, run.taken.dtype)
+
+    def look() -> Run:
+        first = run.taken <= ends[0]
+        earlier = jax.tree.map(partial(jnp.where, first), run.average, before)
+        _, relative, gap = changes(begun, run.average, earlier)
+        tolerance = begun.job.numbers.tolerance
+        above = first | (relative > tolerance) | (gap > tolerance)
+        open = run.open & above & (run.taken < ends[-1])
+
+        def next(new: Average, old: Average) -> Average:
+            return jax.vmap(lambda open, *one: jax.tree.map(partial(jnp.where, open), *one))(
+                open, new, old
+            )
+
+        anew = run.average if rule == path.MIDPOINT else next(initial(begun), run.average)
+        due = ends[jnp.minimum(jnp.searchsorted(ends, run.taken, side="right"), len(ends) - 1)]
+        return Run(anew, run.taken, due, open, next(run.average, earlier))
+
+    return jax.lax.cond(run.taken >= run.due, look, lambda: run)
+
+
+def changes(begun: Begun, average: Average, before: Average) -> tuple[Array, Array, Array]:
+    """Give what a level changes: in the signed map; the largest, as a share of the map; the gap.
+
+    Where the map is blank, a share of the signed one. A gap that says nothing is zero: of a map
+    that is not additive, or one that has nothing to divide.
+    """
+    job, clean, method = begun.job, begun.clean, begun.method
+    mask = maps.neuron_mask(job.channels, job.neurons, clean.a.shape)
+    certain = points.complete(method)
+    ends: Any = (clean.a, clean.start, clean.total)
+
+    def one(
+        average: Average, before: Average, ends: tuple[Array, Array, Array], scale: Array,
+        mask: Array,
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
+        end, start, total = ends
+        a = end - widen(start)
+        weights = [method.weigh(averages.mean(one), a, scale)[0] for one in (average, before)]
+        now, then = (method.draw(one, a, mask) for one in weights)
+        error = jnp.abs(now - then)
+        worst, top = error.max(), now.max()
+        size = jnp.where(top > 0, top, jnp.abs(now).max())
+        relative = jnp.where(worst > 0, worst / size, worst)
+        level = jnp.abs(total) < path.LEVEL
+        if not certain:
+            return error, relative, jnp.zeros_like(relative)
+        left = jnp.abs(1 - method.draw(weights[0], a).sum() / jnp.where(level, 1, total))
+        return error, relative, jnp.where(level, 0, left)
+
+    return jax.vmap(one)(average, before, ends, clean.scale, mask)
 
 
 def errors(begun: Begun, average: Average) -> tuple[Array, Array]:
