@@ -456,6 +456,19 @@ def integrated(
     return sum(w * (gradient(u, start + t * way) * way).sum(axis=-1) for t, w in nodes)
 
 
+def integrated_grad_cam(
+    features: Callable, u: Callable, x: np.ndarray, nodes: Sequence[tuple[float, float]]
+) -> np.ndarray:
+    """``sum_k (sum_n q_n mean_ij u1(A(t_n x))) (A^k(x) - A^k(0))``, from black."""
+    a, black = (np.asarray(features(jnp.asarray(one))) for one in (x, 0 * x))
+    weights = np.zeros(a.shape[-1])
+    for t, q in nodes:
+        there = jnp.asarray(t * x)
+        slope = gradient(lambda a, x=there: u(a, x), np.asarray(features(there)))
+        weights += q * slope.reshape(-1, a.shape[-1]).mean(axis=0)
+    return ((a - black) * weights).sum(axis=-1)
+
+
 def class_gradient(u: Callable, a: np.ndarray) -> np.ndarray:
     """``sum_k ReLU(u1)``."""
     return np.maximum(gradient(u, a), 0).sum(axis=-1)

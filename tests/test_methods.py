@@ -25,6 +25,7 @@ CLASS, SAMPLES, NODES = 1, 3, 4
 OPTIONS = {
     "smooth_grad_cam_pp": {"num_samples": SAMPLES},
     "integrated_gradients": {"num_nodes": NODES},
+    "integrated_grad_cam": {"num_nodes": NODES},
     "ss_cam": {"num_samples": SAMPLES, "noise_level": 0.5},
     "is_cam": {"num_steps": 3},
     "rise": {"num_masks": 7, "cells": 2, "probability": 0.4},
@@ -113,6 +114,15 @@ def integrated(truth: Truth) -> np.ndarray:
     return oracles.integrated(truth.u, truth.a, black, nodes)
 
 
+def integrated_cam(truth: Truth) -> np.ndarray:
+    where, weights = np.polynomial.legendre.leggauss(NODES)
+    nodes = list(zip((where + 1) / 2, weights / 2, strict=True))
+    return oracles.integrated_grad_cam(
+        lambda x: truth.split.features(x[None])[0],
+        lambda a, x: truth.split.scores(a[None], x[None])[0, CLASS], truth.image, nodes,
+    )  # fmt: skip
+
+
 def walked(truth: Truth) -> np.ndarray:
     """Walk the permutations that the library draws, both ways."""
     black = np.asarray(truth.split.features(jnp.zeros((1, *truth.image.shape))))[0]
@@ -149,6 +159,7 @@ TRUTHS = {
     "xgrad_cam": lambda t: oracles.xgrad_cam(t.u, t.a),
     "hires_cam": lambda t: oracles.hires_cam(t.u, t.a),
     "integrated_gradients": integrated,
+    "integrated_grad_cam": integrated_cam,
     "layer_cam": lambda t: oracles.layer_cam(t.d[0], t.a),
     "grad_cam_elementwise": lambda t: oracles.grad_cam_elementwise(t.d[0], t.a),
     "eigen_cam": lambda t: oracles.principal(t.a),
@@ -261,6 +272,7 @@ def test_neither_neighbours_nor_chunks_change_a_map(called):
 SIGNED = {
     "cam", "grad_cam", "xgrad_cam", "hires_cam", "integrated_gradients", "taylor_cam",
     "gradient_x_input", "ablation_cam", "occlusion", "shapley", "shapley_cam",
+    "integrated_grad_cam",
 }  # fmt: skip
 
 

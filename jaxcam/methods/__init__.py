@@ -1,7 +1,8 @@
 """Methods, one file each, a row each in the catalogue; and what they are averaged over.
 
 Weights from derivatives at a layer: cam, grad_cam, grad_cam_plus, grad_cam_pp, xgrad_cam,
-hires_cam, grad_cam_elementwise, layer_cam, eigen_grad_cam, taylor_cam, shapley_cam; from
+hires_cam, grad_cam_elementwise, layer_cam, eigen_grad_cam, taylor_cam, shapley_cam,
+integrated_grad_cam; from
 activations alone: eigen_cam, kpca_cam, fem. At the input: sensitivity_map, gradient_x_input,
 smooth_grad, smooth_grad_squared, var_grad, guided_backprop, deconvolution, class_gradient; at
 both: guided_grad_cam. From queries: recipro_cam, ablation_cam, score_cam, ss_cam, is_cam,
@@ -28,6 +29,7 @@ from jaxcam.methods.gradient_x_input import gradient_x_input
 from jaxcam.methods.guided_backprop import guided_backprop
 from jaxcam.methods.guided_grad_cam import guided_grad_cam
 from jaxcam.methods.hires_cam import hires_cam
+from jaxcam.methods.integrated_grad_cam import integrated_grad_cam
 from jaxcam.methods.is_cam import is_cam
 from jaxcam.methods.kpca_cam import kpca_cam
 from jaxcam.methods.layer_cam import layer_cam
@@ -63,6 +65,7 @@ __all__ = [
     "guided_backprop",
     "guided_grad_cam",
     "hires_cam",
+    "integrated_grad_cam",
     "is_cam",
     "kpca_cam",
     "layer_cam",

@@ -30,6 +30,7 @@ from jaxcam.methods.guided_backprop import guided_backprop
 from jaxcam.methods.guided_grad_cam import guided_grad_cam
 from jaxcam.methods.hires_cam import hires_cam
 from jaxcam.methods.integrate import integrate
+from jaxcam.methods.integrated_grad_cam import integrated_grad_cam
 from jaxcam.methods.is_cam import is_cam
 from jaxcam.methods.kpca_cam import kpca_cam
 from jaxcam.methods.layer_cam import layer_cam
@@ -109,6 +110,10 @@ ROWS = (
     Row(
         "integrated_gradients", "Integrated Gradients", (hires_cam, integrate), "layer",
         "2 F + n (h + B)", "arXiv 1703.01365",
+    ),
+    Row(
+        "integrated_grad_cam", "Integrated Grad-CAM", (integrated_grad_cam,), "layer",
+        "3 F + n (F + B)", "arXiv 2102.07805",
     ),
     Row(
         "layer_cam", "LayerCAM", (layer_cam,), "layer", "1 F + 1 B",
