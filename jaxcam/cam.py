@@ -11,7 +11,7 @@ from jax import Array
 from jaxcam import devices, maps
 from jaxcam.arrays import inputs, meshes
 from jaxcam.arrays.inputs import Key
-from jaxcam.contracts import Gradient, Method
+from jaxcam.contracts import Gradient, Method, Path
 from jaxcam.jaxprs import loops as chunks
 from jaxcam.methods import grad_cam_pp
 from jaxcam.methods.shapley import shapley as methods_shapley
@@ -246,7 +246,8 @@ def cam(
 
 def _shown(job: Job, settings: Settings, progress: Progress) -> CAM:
     """Run the program's parts from Python, so that somebody can watch, chunk by chunk of images."""
-    if not isinstance(settings.method, Gradient) or settings.method.points is None:
+    points = settings.method.points if isinstance(settings.method, Gradient) else None
+    if points is None or (isinstance(points, Path) and points.several):
         return _explain(job, settings)
     job = meshes.undivided(job)
     rows = batches.rows(job, settings)

@@ -144,7 +144,8 @@ class Path(NamedTuple):
 
     ``num_points``: where a tolerance decides (``adaptive``), the most there may be in a level.
     ``at``: whether the path is one of activations (``layer``) or of inputs (``input``).
-    ``baseline``: where it starts, ``given`` as an input or as activations; None for zeros.
+    ``baseline``: where it starts, ``given`` as an input or as activations; None for zeros. Of
+    ``several`` each begins a path of its own, and maps are averaged.
     """
 
     num_points: int
@@ -154,6 +155,7 @@ class Path(NamedTuple):
     given: Literal["input", "activations"] = "input"
     tolerance: Any = None
     adaptive: bool = False
+    several: bool = False
 
 
 Points = Smoothing | Path

@@ -47,7 +47,11 @@ def integrate(
         baseline: where the path starts. None: an input of zeros (black, or the mean colour where
             inputs are centred); an input, or one for each image, as the model takes it;
             ``("activations", array)``: activations of the layer, ``[*spatial, k]``, ``[k]`` (the
-            data's mean, say) or one for each image. Zero activations before a normalisation are a
+            data's mean, say) or one for each image; ``("several", array)``: several inputs ``[m,
+            ...]``, from each of which a path leads to every image, and the map is the mean of all
+            ``m`` maps (expected gradients, arXiv 1906.10670, over all given baselines and not over
+            drawn ones): ``m`` times the work, weights are means too, and the map is not their
+            product. Zero activations before a normalisation are a
             point where the score jumps, and the gap stays.
         num_nodes: how many gradients, at least 1. Not used with a tolerance.
         rule: ``gauss``, ``midpoint``, or ``auto``: midpoints where a kink (ReLU, maximum, clip) is
@@ -99,10 +103,16 @@ def integrate(
         tolerance = checked_number("integrate", "tolerance", tolerance, 0, math.inf, "Try 0.01.")
     _check("rule", rule, ("auto", *RULES))
     _check("at", at, PLACES)
+    several = isinstance(baseline, tuple) and len(baseline) == 2 and _is(baseline[0], "several")
+    baseline = baseline[1] if several else baseline
     given, baseline = told_apart("integrate", baseline, at=at)
     count = int(max_nodes if adaptive else num_nodes)
-    path = Path(count, rule, at, baseline, given, tolerance, adaptive)
+    path = Path(count, rule, at, baseline, given, tolerance, adaptive, several)
     return averaged("integrate", method, path)._replace(scalar="u")
+
+
+def _is(word: Any, name: str) -> bool:
+    return isinstance(word, str) and word == name
 
 
 def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -37,6 +37,16 @@ def inputs_of(call: str, baseline: Any, x: Inputs) -> Any:
     return jax.tree.map(lambda given, x: _like(call, given, x), given, x)
 
 
+def several_of(call: str, baseline: Any, x: Array) -> Array:
+    """Give several inputs to start from, for each image all of them: ``[batch, m, ...]``."""
+    if not isinstance(x, jax.Array):
+        _misfit(call, "one input: several baselines go with one array", "several inputs")
+    given = as_array(baseline, f"{call}: baseline")
+    if given.shape[1:] != x.shape[1:] or not len(given):
+        _misfit(call, f"several inputs of shape {x.shape[1:]}: [m, ...]", given.shape)
+    return jnp.broadcast_to(given.astype(x.dtype), (len(x), *given.shape))
+
+
 def activations_of(call: str, start: Array, a: Array) -> Array:
     """Give activations to start from, for a batch: shaped like ``a: [batch, *spatial, k]``."""
     if start.shape not in (a.shape, a.shape[1:], a.shape[-1:]):
@@ -60,6 +70,7 @@ def _like(call: str, given: Array, x: Array) -> Array:
 def _misfit(call: str, needs: str, got: Any) -> None:
     remedy = (
         "baseline=None is an input of zeros; one input, or a batch of them, starts there; "
-        "('activations', array) starts at activations of the layer."
+        "('activations', array) starts at activations of the layer, ('several', array [m, ...]) at "
+        "each of several inputs."
     )
     fail(call, needs=f"a baseline: {needs}", got=got, remedy=remedy)

@@ -66,7 +66,8 @@ def numbers_of(method: Method, key: Array | None, x: Inputs, batch: int) -> tupl
         if points.given == "activations":
             start = as_array(points.baseline, "integrate: baseline")
             return begun._replace(start=start), bare
-        return begun._replace(baseline=baselines.inputs_of("integrate", points.baseline, x)), bare
+        given = baselines.several_of if points.several else baselines.inputs_of
+        return begun._replace(baseline=given("integrate", points.baseline, x)), bare
     tolerance = points.tolerance if points.adaptive else 0.0
     noisy = inputs.noisy_key(method.name, x, points.noisy)
     bare = points._replace(noise_level=None, temper=None, tolerance=None, noisy=noisy)

@@ -68,6 +68,8 @@ def _together(job: Job, settings: Settings) -> CAM:
         return queries.answer(job, settings, settings.method)
     if isinstance(settings.method, Game):
         return games.answer(job, settings, settings.method)
+    if isinstance(settings.gradient.points, Path) and settings.gradient.points.several:
+        return _from_several(job, settings, settings.gradient.points)
     clean = begin(job, settings)
     if not clean.report.averaged:
         return finish(job, settings, clean, None)
@@ -80,6 +82,44 @@ def _together(job: Job, settings: Settings) -> CAM:
     ids = chunks(begun, settings.points.num_points)
     total = with_points(begun, initial(begun), ids)
     return finish(job, settings, clean, total)
+
+
+def _from_several(job: Job, settings: Settings, path: Path) -> CAM:
+    """Average the maps of one path from each of several baselines, one baseline after the other."""
+    one = settings._replace(method=settings.gradient._replace(points=path._replace(several=False)))
+
+    def from_one(baseline: Array) -> CAM:
+        numbers = job.numbers._replace(baseline=baseline)
+        return _together(job._replace(numbers=numbers), one)
+
+    each = jax.lax.map(from_one, jnp.moveaxis(job.numbers.baseline, 1, 0))
+    d, signed = each.diagnostics, each.signed.mean(axis=0)
+    total, finite = d.total.mean(axis=0), d.finite.all(axis=0)
+    shown = settings.shown(signed)
+    # What paths of no length hold is nothing, whatever its share of nothing is.
+    whole = jnp.where(d.total == 0, 0, d.completeness * d.total).mean(axis=0)
+    share = whole / total
+    error = d.standard_error
+    if error is not None:
+        error = error.mean(axis=0)
+        worst, top = (jnp.abs(v).reshape(len(v), -1).max(axis=1) for v in (error, shown))
+        relative = jnp.where(worst > 0, worst / top, worst)
+    else:
+        relative = None
+    # What was seen anywhere, but for the signs, which are those of the mean.
+    signs = Seen.POSITIVE | Seen.NEGATIVE
+    seen = jax.lax.reduce_or(d.seen & ~jnp.int32(signs), (0,))
+    found = {Seen.POSITIVE: signed > 0, Seen.NEGATIVE: signed < 0}
+    seen = seen | jax.vmap(blank.anywhere)(found)
+    diagnostics = d._replace(
+        num_samples=None if d.num_samples is None else d.num_samples.sum(axis=0),
+        standard_error=error, relative_error=relative, finite=finite,
+        blank=finite & ~blank.has(seen, settings.visible), seen=seen, doubtful=None,
+        total=total, completeness=share, gap=jnp.abs(1 - share),
+    )  # fmt: skip
+    return CAM(
+        shown, signed, each.weights.mean(axis=0), each.scores[0], each.target[0], diagnostics
+    )
 
 
 def _until(job: Job, settings: Settings, clean: Clean) -> Run:

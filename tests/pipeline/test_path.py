@@ -103,6 +103,29 @@ def test_too_few_nodes_are_said():
     assert "max_nodes=16 leaves a gap" in gap
 
 
+@pytest.mark.parametrize("more", [{}, {"tolerance": 0.02}], ids=["nodes", "tolerance"])
+def test_from_several_baselines_the_mean_of_their_maps(more):
+    """``mean over B of f(A) - f(B)``; the paths from an image to itself say nothing."""
+    x, starts = jnp.stack([EASY, HARD]), jnp.stack([EASY, EASY - 0.03, 2 * EASY])
+    method = jaxcam.integrate(
+        methods.hires_cam(), num_nodes=64, baseline=("several", starts), **more
+    )
+    result = jaxcam.cam(STEEP, x, method)
+    gains = np.asarray(steep(x)[None] - steep(starts)[:, None])[..., 0]
+    expected = gains.mean(axis=0)
+    np.testing.assert_allclose(result.signed, expected, atol=0.01 * abs(expected).max())
+    np.testing.assert_allclose(result.diagnostics.total, expected.sum(axis=1), rtol=1e-4)
+    assert (result.diagnostics.gap < 0.02).all()
+    if more:
+        assert result.diagnostics.relative_error.shape == (2,)
+
+
+def test_several_baselines_of_another_shape():
+    wrong = jaxcam.integrate(methods.hires_cam(), baseline=("several", EASY))
+    with pytest.raises(JaxcamError, match=r"several inputs of shape \(3, 1\): \[m, ...\]; got"):
+        jaxcam.cam(STEEP, EASY[None], wrong)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
