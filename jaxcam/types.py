@@ -201,7 +201,9 @@ class Diagnostics(NamedTuple):
 
     Of a map on a path from a baseline B: ``total``, what the score gains on it,
     ``u(A) - u(B)``; ``completeness``, the share of it that the signed map of the whole layer sums
-    to; and ``gap``, how far that is from one.
+    to; and ``gap``, how far that is from one. Of an additive map without a path (`hires_cam`,
+    `taylor_cam`, gradient x input) ``B`` is zeros at the layer: how much of what the layer is worth
+    beside nothing the map accounts for. NaN where the score of zeros is not finite.
     """
 
     report: Report

@@ -473,7 +473,9 @@ def test_a_baseline_with_the_same_score_and_a_gap_that_stays_are_said():
         return (a / jnp.sqrt((a**2).mean(axis=1, keepdims=True) + 1e-12))[:, 0]
 
     method = jaxcam.integrate(methods.hires_cam(), baseline=("activations", jnp.zeros(1)))
-    with pytest.warns(jaxcam.JaxcamWarning, match="16 nodes leave a gap of 1"):
+    with pytest.warns(
+        jaxcam.JaxcamWarning, match=r"16 nodes leave a gap of 1.*\n?.*baseline is zero activations"
+    ):
         jaxcam.cam(jaxcam.Split(lambda x: x, normalised), CUBES[:1], method)
 
 
@@ -500,6 +502,17 @@ def test_where_the_gradient_is_proved_constant_no_nodes_are_run():
     assert not result.diagnostics.report.averaged
     assert result.diagnostics.num_samples is None
     assert (result.diagnostics.gap < 1e-6).all()
+
+
+def test_additive_maps_say_how_much_of_the_score_they_account_for():
+    """Of a sum of cubes gradient times activation is three times what there is beside zeros."""
+    for method, share in ((methods.hires_cam(), 3), (methods.gradient_x_input(), 3),
+                          (methods.taylor_cam(order=3), 1)):  # fmt: skip
+        d = jaxcam.cam(cubes(), CUBES, method).diagnostics
+        np.testing.assert_allclose(d.total, (CUBES**3).sum((1, 2)), rtol=1e-6)
+        np.testing.assert_allclose(d.completeness, share, rtol=1e-5)
+        np.testing.assert_allclose(d.gap, share - 1, atol=1e-5)
+    assert jaxcam.cam(cubes(), CUBES, methods.grad_cam()).diagnostics.total is None
 
 
 def test_positions_are_not_feature_maps():

@@ -106,7 +106,7 @@ ROWS = (
         "arXiv 2205.10838",
     ),
     Row("xgrad_cam", "XGrad-CAM", (xgrad_cam,), "layer", "1 F + 1 B", "arXiv 2008.02312"),
-    Row("hires_cam", "HiResCAM", (hires_cam,), "layer", "1 F + 1 B", "arXiv 2011.08891"),
+    Row("hires_cam", "HiResCAM", (hires_cam,), "layer", "1 F + 1 B + h", "arXiv 2011.08891"),
     Row(
         "integrated_gradients", "Integrated Gradients", (hires_cam, integrate), "layer",
         "2 F + n (h + B)", "arXiv 1703.01365",
@@ -130,7 +130,7 @@ ROWS = (
     ),
     Row("kpca_cam", "KPCA-CAM", (kpca_cam,), "layer", "1 F", "arXiv 2410.00267"),
     Row("fem", "FEM", (fem,), "layer", "1 F", "Fuad et al., IPTA 2020"),
-    Row("taylor_cam", "Taylor-CAM", (taylor_cam,), "layer", "1 F + derivatives", "jaxcam"),
+    Row("taylor_cam", "Taylor-CAM", (taylor_cam,), "layer", "1 F + derivatives + h", "jaxcam"),
     Row("shapley_cam", "ShapleyCAM", (shapley_cam,), "layer", "1 F + 3 B", "arXiv 2501.06261"),
     Row("recipro_cam", "Recipro-CAM", (recipro_cam,), "layer", "1 F + HW h", "arXiv 2209.14074"),
     Row("shapley", "Shapley values of positions", (shapley,), "layer", "2 F + 2 n HW h",
@@ -151,7 +151,7 @@ ROWS = (
         "arXiv 1312.6034",
     ),
     Row(
-        "gradient_x_input", "Gradient x input", (gradient_x_input,), "input", "1 F + 1 B",
+        "gradient_x_input", "Gradient x input", (gradient_x_input,), "input", "2 F + 1 B",
         "arXiv 1605.01713",
     ),
     Row(

@@ -287,10 +287,22 @@ def _incomplete(d: Any, points: Path, *, additive: bool) -> Iterator[str]:
             f"{f'{points.num_points} nodes' if tolerance is None else most} "
             f"leave{'s' * (tolerance is not None)} a gap of {worst:.2g} in the map of image "
             f"{where(open)}: it does not sum to u(A) - u(B). Take more nodes, "
-            f"{'num_nodes' if tolerance is None else 'max_nodes'}=. If the "
-            "gap stays, the score jumps on the path: zero activations before a normalisation are "
-            "such a start, and a picture as the baseline is none."
+            f"{'num_nodes' if tolerance is None else 'max_nodes'}=. {_reason(points)}"
         )
+
+
+def _reason(points: Path) -> str:
+    """Say why a gap may stay, and of zero activations that they are where it starts."""
+    start = known(points.baseline) if points.given == "activations" else None
+    if start is not None and not np.any(start):
+        return (
+            "The baseline is zero activations: before a normalisation the score jumps there, and "
+            "the gap stays whatever the nodes. A picture as the baseline, baseline=None, is none."
+        )
+    return (
+        "If the gap stays, the score jumps on the path: zero activations before a normalisation "
+        "are such a start, and a picture as the baseline is none."
+    )
 
 
 def where(chosen: Any) -> list[int]:

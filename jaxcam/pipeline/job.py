@@ -91,7 +91,7 @@ class Clean(NamedTuple):
 
     See `bell.unit`. ``least: [batch]``: below it, what the layer does to the score may be rounding
     (blank.py). ``start``: of a path, its first activations, and ``total: [batch]``, what the score
-    gains on the way, ``u(A) - u(B)``.
+    gains on the way, ``u(A) - u(B)``; of an additive method without one, ``u(A) - u(0)``.
     """
 
     a: Array

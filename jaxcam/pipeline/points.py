@@ -111,11 +111,16 @@ def most(begun: Begun) -> int:
 
 
 def ends(job: Job, settings: Settings, a: Array, aim: Aim, u: Array) -> tuple[Any, Any]:
-    """Give ``start`` and ``total`` of `Clean` for a path, None for noise."""
-    points = settings.gradient.points
+    """Give ``start`` and ``total`` of `Clean` for a path, None for noise.
+
+    An additive method without points divides what the layer's activations are worth beside zeros.
+    """
+    network, points = job.network, settings.gradient.points
+    if points is None and settings.gradient.additive:
+        nothing = jax.vmap(exactly(network.log_score))(jnp.zeros_like(a), job.x, aim)
+        return None, u - nothing.astype(u.dtype)
     if not isinstance(points, Path):
         return None, None
-    network = job.network
     if job.numbers.start is not None:
         start, there = baselines.activations_of("integrate", job.numbers.start, a), job.x
     else:
