@@ -76,7 +76,7 @@ def tokens(before: int = 1, *, grid: tuple[int, ...] | None = None) -> Tokens:
 
 
 def _is_length(value: Any) -> bool:
-    return bool(isinstance(value, int | np.integer) and value > 0)
+    return isinstance(value, int | np.integer) and bool(value > 0)
 
 
 def arranged(call: str, to_map: ToMap, output: Array) -> Array:

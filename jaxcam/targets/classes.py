@@ -69,8 +69,10 @@ def softmax(class_index: Any = None) -> Target:
 
     Computed as a sum of terms of one sign, with the largest score ``m``: ``S_c - S_m - log1p(sum_{j
     != m} e^{S_j - S_m})``. So float32 has its digits at every confidence, from ``p = 1 - 1e-30`` to
-    ``1e-30``; three derivatives of ``log_softmax`` lose all of them once ``1 - p < 1e-6``. A score
-    of -inf (a class masked out) counts for nothing, unless it is the one that is explained.
+    ``1e-30``; three derivatives of ``log_softmax`` lose all of them once ``1 - p < 1e-6``. But what
+    the network rounds off its scores, some ``2^-24 max |S|``, is a relative error of the odds, and
+    so of every map: 2e-5 of the largest value where scores are 300, 2e-4 where they are 4,000. A
+    score of -inf (a class masked out) counts for nothing, unless it is the one that is explained.
 
     For a network that gives probabilities, ``logits=jnp.log`` of `jaxcam.split` is the same as this
     target behind its softmax, to the same digits (jaxprs/logarithms).
