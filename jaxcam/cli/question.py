@@ -98,7 +98,7 @@ def target_of(asked: Namespace, model: Model) -> Target:
         target = targets.contrast(index, others or None, **gamma)
     else:
         target = getattr(targets, asked.target)(index)
-    targets.check_class(targets.as_target(target), len(names))
+    targets.check_class(target, len(names))
     return target
 
 

@@ -162,11 +162,18 @@ def test_a_path_and_its_certificate(behind, capsys):
     assert "gauss" in capsys.readouterr().out
 
 
+def test_a_path_up_to_a_tolerance(behind, capsys):
+    names = run(block("tolerance=0.01"), **behind)
+    assert (names["d"].relative_error <= 0.01).all()
+    assert (names["d"].gap <= 0.01).all()
+    assert capsys.readouterr().out
+
+
 def test_baselines(behind):
     """All four fit; what they give is in test_methods.py."""
     names = run(block("grey ="), **behind)
     split, x = behind["split"], behind["x"]
-    for name in ("black", "grey", "mean", "inputs"):
+    for name in ("black", "grey", "mean", "inputs", "others"):
         found = jax.eval_shape(lambda x, m=names[name]: jaxcam.cam(split, x, m), x)
         assert found.map.shape == (2, 8, 8)
         assert found.diagnostics.report.averaged
@@ -299,7 +306,7 @@ def test_photographs_by_a_published_network(tmp_path, monkeypatch, capsys):
 # all pages
 
 
-BLOCKS = {"models": 4, "layers": 2, "methods": 1, "exact": 1, "sampling": 1, "paths": 3,
+BLOCKS = {"models": 4, "layers": 2, "methods": 1, "exact": 1, "sampling": 1, "paths": 4,
           "removal": 1, "peers": 1, "training": 4, "networks": 1, "targets": 1}  # fmt: skip
 
 
