@@ -40,17 +40,28 @@ def truths(split: jaxcam.Split, x: Array, labels: Array, permutations: int) -> t
     return jax.device_get((result.signed, result.diagnostics.standard_error))
 
 
+def against_best(
+    calls: dict[str, Callable[[], Any]], ours: str, repeats: int
+) -> dict[str, Any]:  # fmt: skip
+    """Time calls beside each other, and give the ratio of ours to the fastest of the others."""
+    taken = paired_seconds(calls, repeats)
+    medians = {name: statistics.median(values) for name, values in taken.items()}
+    best = min((name for name in calls if name != ours), key=lambda name: medians[name])
+    return {"baseline": best, "seconds": medians, "ratio": median_ratio(taken, ours, best)}
+
+
 def sampling(split: jaxcam.Split, x: Array, labels: Array, repeats: int) -> dict[str, Any]:
     """Time permutations of one scene, and the head passes they contain at their best batch."""
     x, label, key = x[:1], labels[0], jax.random.key(0)
     a, start = split.features(x)[0], split.features(0 * x)[0]
-    passes = 2 * WALKED * (a[..., 0].size - 1)
+    count = a[..., 0].size
+    passes = 2 * WALKED * (count - 1)
 
     def heads(batch: int) -> Callable[[], Any]:
         @jax.jit
         def run(split: jaxcam.Split, x: Array, a: Array, start: Array) -> Any:
             def score(n: Array) -> Array:
-                there = jnp.arange(a[..., 0].size).reshape(*a.shape[:-1], 1) % 64 < n % 64
+                there = jnp.arange(count).reshape(*a.shape[:-1], 1) < n % count
                 return split.scores(jnp.where(there, a, start)[None], x)[0, label]
 
             return jax.lax.map(score, jnp.arange(passes), batch_size=batch).sum()
@@ -62,18 +73,7 @@ def sampling(split: jaxcam.Split, x: Array, labels: Array, repeats: int) -> dict
         lambda split, x: jaxcam.shapley(split, x, labels[:1], key=key, num_permutations=WALKED)
     )
     calls["shapley"] = lambda: whole(split, x)
-    taken = paired_seconds(calls, repeats)
-    best = min(
-        (name for name in calls if name != "shapley"),
-        key=lambda name: statistics.median(taken[name]),
-    )
-    return {
-        "permutations": WALKED,
-        "head_passes": passes,
-        "baseline": best,
-        "seconds": {name: statistics.median(values) for name, values in taken.items()},
-        "ratio": median_ratio(taken, "shapley", best),
-    }
+    return {"permutations": WALKED, "head_passes": passes} | against_best(calls, "shapley", repeats)
 
 
 def judged(signed: NDArray, truth: NDArray, error: NDArray) -> dict[str, float]:
@@ -140,17 +140,7 @@ def seconds(split: jaxcam.Split, x: Array, labels: Array, repeats: int) -> dict[
     whole = jax.jit(lambda split, x: jaxcam.cam(split, x, method, labels[:1]))
     calls = {f"by hand, {n} at once": by_hand(n) for n in (1, 4, 8, TIMED)}
     calls["integrate"] = lambda: whole(split, x)
-    taken = paired_seconds(calls, repeats)
-    best = min(
-        (name for name in calls if name != "integrate"),
-        key=lambda name: statistics.median(taken[name]),
-    )
-    return {
-        "nodes": TIMED,
-        "baseline": best,
-        "seconds": {name: statistics.median(values) for name, values in taken.items()},
-        "ratio": median_ratio(taken, "integrate", best),
-    }
+    return {"nodes": TIMED} | against_best(calls, "integrate", repeats)
 
 
 def main() -> None:

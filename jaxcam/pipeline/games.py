@@ -27,7 +27,7 @@ from jaxcam.errors import fail
 from jaxcam.jaxprs import loops
 from jaxcam.jaxprs.logarithms.rewriting import exactly
 from jaxcam.pipeline import aim as aims
-from jaxcam.pipeline import baselines, blank, queries
+from jaxcam.pipeline import blank, points, queries
 from jaxcam.pipeline.blank import Seen
 from jaxcam.pipeline.job import Job, Settings
 from jaxcam.pipeline.network import check_network
@@ -56,18 +56,11 @@ def answer(job: Job, settings: Settings, method: Game) -> CAM:
     network, numbers = job.network, job.numbers
     a = jax.vmap(network.features)(job.x)
     queries.check_layer(method.name, network, a, job.x)
-    if not (job.channels is None and job.neurons is None):
-        remedy = "Leave channels= and neurons= None, or take a method that weighs feature maps."
-        got = "a subset of its feature maps"
-        fail(method.name, needs="the whole layer: its players are positions", got=got,
-             remedy=remedy)  # fmt: skip
+    queries.check_whole(method.name, job, "its players are positions")
     labels, sizes = players(method, a.shape[1:-1])
     scores = jax.vmap(exactly(network.scores))(a, job.x)
     aim = aims.resolve(job.target, scores)
-    if numbers.start is not None:
-        start = baselines.activations_of(method.name, numbers.start, a)
-    else:
-        start = jax.vmap(network.features)(numbers.baseline)
+    start = points.start_of(method.name, job, a)
 
     def image(x: Inputs, aim: Aim, a: Array, start: Array, key: Array) -> tuple[Any, ...]:
         def worth(present: Array) -> Array:

@@ -15,7 +15,7 @@ from jaxcam.arrays import inputs
 from jaxcam.arrays.door import as_array
 from jaxcam.arrays.inputs import Inputs
 from jaxcam.arrays.precision import wide_dtype
-from jaxcam.contracts import Game, Gradient, Method, Path, Points, Queries, Smoothing
+from jaxcam.contracts import Game, Gradient, Method, Path, Points, Smoothing
 from jaxcam.derivatives.auto import engine_named
 from jaxcam.errors import fail
 from jaxcam.jaxprs.logarithms.rewriting import exactly
@@ -46,35 +46,34 @@ def numbers_of(method: Method, key: Array | None, x: Inputs, batch: int) -> tupl
     """Take the numbers out of a method, and leave what the program is compiled for."""
     wide = wide_dtype(inputs.dtype_of(x))
     zero = jnp.zeros((), wide)
-    if isinstance(method, Game):
-        given, bare = method.baseline, method._replace(baseline=None, tolerance=None)
-        tolerance = jnp.asarray(method.tolerance if method.adaptive else 0.0, wide)
-        begun = Numbers(_keys(method, key, batch), zero, zero, tolerance)
-        if method.given == "activations":
-            start = as_array(given, f"{method.name}: baseline")
-            return begun._replace(start=start), bare
-        return begun._replace(baseline=baselines.inputs_of(method.name, given, x)), bare
+    bare = Numbers(_keys(method, key, batch) if method.random else None, zero, zero, zero)
     points = method.points if isinstance(method, Gradient) else None
-    drawn = isinstance(method, Queries) and method.random
-    if points is None:
-        keys = _keys(method, key, batch) if drawn else None
-        return Numbers(keys, zero, zero, zero), method
+    if isinstance(method, Game):
+        return _from_baseline(method.name, bare, method, x), method._replace(
+            baseline=None, tolerance=None
+        )
     if isinstance(points, Path):
-        bare = method._replace(points=points._replace(baseline=None, tolerance=None))
-        tolerance = jnp.asarray(points.tolerance if points.adaptive else 0.0, wide)
-        begun = Numbers(None, zero, zero, tolerance)
-        if points.given == "activations":
-            start = as_array(points.baseline, "integrate: baseline")
-            return begun._replace(start=start), bare
-        given = baselines.several_of if points.several else baselines.inputs_of
-        return begun._replace(baseline=given("integrate", points.baseline, x)), bare
+        left = points._replace(baseline=None, tolerance=None)
+        return _from_baseline("integrate", bare, points, x), method._replace(points=left)
+    if points is None:
+        return bare, method
     tolerance = points.tolerance if points.adaptive else 0.0
     noisy = inputs.noisy_key(method.name, x, points.noisy)
-    bare = points._replace(noise_level=None, temper=None, tolerance=None, noisy=noisy)
-    keys = _keys(method, key, batch)
+    left = points._replace(noise_level=None, temper=None, tolerance=None, noisy=noisy)
     given = (points.noise_level, points.temper, tolerance)
     arrays = (jnp.asarray(value, wide) for value in given)
-    return Numbers(keys, *arrays), method._replace(points=bare)
+    return Numbers(bare.keys, *arrays), method._replace(points=left)
+
+
+def _from_baseline(call: str, bare: Numbers, method: Game | Path, x: Inputs) -> Numbers:
+    """Add a tolerance, and what is started from: inputs, or activations of the layer."""
+    if method.adaptive:
+        bare = bare._replace(tolerance=jnp.asarray(method.tolerance, bare.tolerance.dtype))
+    if method.given == "activations":
+        return bare._replace(start=as_array(method.baseline, f"{call}: baseline"))
+    several = isinstance(method, Path) and method.several
+    given = baselines.several_of if several else baselines.inputs_of
+    return bare._replace(baseline=given(call, method.baseline, x))
 
 
 def _keys(method: Method, key: Array | None, batch: int) -> Array:
@@ -110,6 +109,13 @@ def most(begun: Begun) -> int:
     return len(nodes_of(begun).where) if isinstance(begun.points, Path) else begun.points.num_points
 
 
+def start_of(call: str, job: Job, a: Array) -> Array:
+    """Give the activations that a call starts from, shaped like ``a: [batch, *spatial, k]``."""
+    if job.numbers.start is not None:
+        return baselines.activations_of(call, job.numbers.start, a)
+    return jax.vmap(job.network.features)(job.numbers.baseline)
+
+
 def ends(job: Job, settings: Settings, a: Array, aim: Aim, u: Array) -> tuple[Any, Any]:
     """Give ``start`` and ``total`` of `Clean` for a path, None for noise.
 
@@ -121,11 +127,8 @@ def ends(job: Job, settings: Settings, a: Array, aim: Aim, u: Array) -> tuple[An
         return None, u - nothing.astype(u.dtype)
     if not isinstance(points, Path):
         return None, None
-    if job.numbers.start is not None:
-        start, there = baselines.activations_of("integrate", job.numbers.start, a), job.x
-    else:
-        start = jax.vmap(network.features)(job.numbers.baseline)
-        there = job.x if points.at == "layer" else job.numbers.baseline
+    start = start_of("integrate", job, a)
+    there = job.x if points.at == "layer" else job.numbers.baseline
     before = jax.vmap(exactly(network.log_score))(start, there, aim)
     return start, u - before.astype(u.dtype)
 

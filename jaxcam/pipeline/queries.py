@@ -93,11 +93,9 @@ def answer(job: Job, settings: Settings, method: Queries) -> CAM:
 
     packed = (job.x, aim, a, job.numbers.keys)
     weights, signed = jax.lax.map(lambda one: image(*one), packed)
-    if weights is None and not (job.channels is None and job.neurons is None):
-        remedy = "Leave channels= and neurons= None, or take a method that weighs feature maps."
-        got = "a subset of its feature maps"
-        fail(method.name, needs="the whole layer: it weighs positions", got=got, remedy=remedy)
-    if weights is not None:
+    if weights is None:
+        check_whole(method.name, job, "it weighs positions")
+    else:
         signed = jax.vmap(maps.combine)(weights, widen(a), mask)
     was_seen = jax.vmap(seen)(signed)
     finite = ~blank.has(was_seen, Seen.NOT_FINITE)
@@ -127,6 +125,18 @@ def check_layer(call: str, network: Network, a: Array, x: Inputs) -> None:
     closed = jax.make_jaxpr(partial(network.scores, x=first(x)))(first(a))
     if dependence(body(closed), [Dependence.VARYING])[0] is Dependence.NONE:
         refuse_unconnected(call, Dependence.NONE)
+
+
+def check_whole(call: str, job: Job, reason: str) -> None:
+    """Refuse a subset of feature maps or neurons, of a method that has no use for one."""
+    if job.channels is None and job.neurons is None:
+        return
+    fail(
+        call,
+        needs=f"the whole layer: {reason}",
+        got="a subset of its feature maps",
+        remedy="Leave channels= and neurons= None, or take a method that weighs feature maps.",
+    )
 
 
 def _check_input(method: Queries, x: Inputs) -> None:
